@@ -1,0 +1,1 @@
+"""FHIR R4 resources and iCure entities, mapped both ways without loss."""
