@@ -1,0 +1,1 @@
+"""iCure's end-to-end encryption: keys, exchange data, delegations and encrypted content."""
