@@ -1,0 +1,145 @@
+"""The embedded store as a web application: who calls, what is refused, and the routes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from pathlib import Path
+
+from flask import Blueprint, Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from bridge.embedded import model, web
+from bridge.embedded.access import Caller, hashed_access_keys
+from bridge.embedded.adapter import IN_PROCESS
+from bridge.embedded.auth import JWT_SECONDS, Authentication
+from bridge.embedded.documents import Documents
+from bridge.embedded.errors import LoginFailed, Refused
+from bridge.embedded.routes import all_routes
+from bridge.embedded.store import Store
+
+MAX_BODY_BYTES = 128 * 1024 * 1024
+VERSION = "embedded"
+ACCESS_KEYS_HEADER = "Icure-Access-Control-Keys"
+ANONYMITY_HEADER = "Icure-Request-Autofix-Anonymity"
+PUBLIC_PATHS = (
+    "/rest/v2/auth/login",
+    "/rest/v2/auth/refresh",
+    "/rest/v2/auth/switch/",
+    "/rest/v2/icure/",
+)
+CREDENTIALS = model.Shape().has(model.text, "username password")
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedApp(Flask):
+    """A Flask application whose unforeseen errors reach a caller inside the process as they are."""
+
+    def handle_exception(self, e: Exception) -> Response:
+        """Raises the error again for in-process callers; answers 500 over HTTP."""
+        if request.environ.get(IN_PROCESS):
+            raise e
+        log.error("%s %s failed: %s", request.method, request.endpoint, type(e).__name__, exc_info=e)
+        return web.json({"message": "Internal server error"}, 500)
+
+
+def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bool = True) -> EmbeddedApp:
+    """Returns the application that serves the store in `data_dir` at `/rest/v2`.
+
+    With `enforce_access=False` every user sees and changes everything, as with the open-source server.
+    """
+    app = EmbeddedApp(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    opened = store or Store(data_dir)
+    app.extensions["store"] = opened
+    app.extensions["authentication"] = Authentication(opened)
+
+    @app.before_request
+    def identify() -> None:
+        if request.url_rule is not None and not request.path.startswith(PUBLIC_PATHS):
+            caller = _caller()
+            anonymous = request.headers.get(ANONYMITY_HEADER, "").lower()
+            caller = caller.with_request(
+                hashed_access_keys(request.headers.getlist(ACCESS_KEYS_HEADER)),
+                anonymous=anonymous == "true" or (anonymous != "false" and caller.is_anonymous_by_default),
+                unrestricted=not enforce_access,
+            )
+            g.documents = Documents(opened, caller)
+
+    @app.errorhandler(Refused)
+    def refused(error: Refused) -> Response:
+        response = web.json({"message": error.text}, error.status)
+        if isinstance(error, LoginFailed):
+            response.headers["WWW-Authenticate"] = 'Basic realm="icure"'
+        return response
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        return web.json({"message": error.name}, error.code or 500)
+
+    app.register_blueprint(_session_routes())
+    for routes in all_routes():
+        app.register_blueprint(routes)
+    return app
+
+
+def _caller() -> Caller:
+    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    authentication = web.authentication()
+    if kind.lower() == "bearer":
+        return authentication.caller_of(credentials.strip())
+    if kind.lower() == "basic":
+        try:
+            name, colon, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            raise LoginFailed() from None
+        if colon:
+            return authentication.verify(name, secret)
+    raise LoginFailed()
+
+
+def _session_routes() -> Blueprint:
+    routes = Blueprint("session", __name__, url_prefix="/rest/v2")
+
+    @routes.post("/auth/login")
+    def login() -> Response:
+        credentials = model.read(CREDENTIALS, web.body())
+        if "username" not in credentials or "password" not in credentials:
+            raise LoginFailed()
+        seconds = web.integer_argument("duration", JWT_SECONDS)
+        group = request.args.get("groupId")
+        return web.json(
+            web.authentication().login(
+                credentials["username"], credentials["password"], seconds or JWT_SECONDS, group
+            )
+        )
+
+    @routes.post("/auth/refresh")
+    def refresh() -> Response:
+        return web.json(web.authentication().refresh(_refresh_token()))
+
+    @routes.post("/auth/switch/<group>")
+    def switch(group: str) -> Response:
+        return web.json(web.authentication().switch(_refresh_token(), group))
+
+    @routes.get("/auth/logout")
+    def logout() -> Response:
+        return web.json({"successful": True})
+
+    routes.add_url_rule("/auth/logout", "logout_post", logout, methods=["POST"])
+
+    @routes.get("/icure/v")
+    def version() -> Response:
+        return Response(VERSION, content_type="text/plain")
+
+    @routes.get("/icure/ok")
+    def alive() -> Response:
+        return Response("true", content_type="text/plain")
+
+    return routes
+
+
+def _refresh_token() -> str:
+    return request.headers.get("Refresh-Token", "").removeprefix("Bearer ")

@@ -1,0 +1,376 @@
+"""The documents on disk: SQLite, one file, any number of threads and processes.
+
+Strategy: a document is its JSON as it is answered, beside what is asked of it without reading the JSON
+(revision, deletion, who may read and write). All that filters need is in one index table, written in the
+same transaction as the document. Write-ahead logging with full synchronisation: a write that was
+acknowledged survives `kill -9` and a power cut.
+
+Rule: whoever reads in order to write does both inside `writing()`, which admits one writer at a time over
+all processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bridge.embedded import index
+from bridge.embedded.access import Access, access
+from bridge.embedded.entities import DELEGATED, PATIENT, EntityType
+from bridge.embedded.model import Entity
+
+DATABASE = "icure.sqlite"
+BUSY_TIMEOUT_SECONDS = 60
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE documents (
+    type    TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    rev     TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    readers TEXT NOT NULL,
+    writers TEXT NOT NULL,
+    body    BLOB NOT NULL,
+    UNIQUE (type, id)
+);
+CREATE TABLE entries (
+    field  TEXT NOT NULL,
+    owner  TEXT NOT NULL,
+    key    TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    item   TEXT NOT NULL,
+    PRIMARY KEY (field, owner, key, number, item)
+) WITHOUT ROWID;
+CREATE TABLE service_versions (
+    service  TEXT NOT NULL,
+    modified INTEGER NOT NULL,
+    contact  TEXT NOT NULL,
+    PRIMARY KEY (service, modified, contact)
+) WITHOUT ROWID;
+CREATE TABLE credentials (
+    user   TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    salt   BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    expires INTEGER,
+    PRIMARY KEY (user, name)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One stored entity: its JSON, and what is known of it without reading that."""
+
+    id: str
+    rev: str
+    deleted: bool
+    access: Access
+    body: bytes
+
+    @property
+    def entity(self) -> Entity:
+        """Returns the entity, read anew from its JSON."""
+        entity: Entity = orjson.loads(self.body)
+        return entity
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A password (named `""`) or a token of a user, hashed."""
+
+    name: str
+    salt: bytes
+    digest: bytes
+    expires: int | None
+    """Epoch milliseconds; None for never."""
+
+
+def _columns(row: tuple[Any, ...]) -> Document:
+    identifier, rev, deleted, readers, writers, body = row
+    return Document(identifier, rev, bool(deleted), Access(_keys(readers), _keys(writers)), body)
+
+
+def _keys(joined: str) -> frozenset[str]:
+    return frozenset(joined.split("\n")) if joined else frozenset()
+
+
+def _joined(keys: Iterable[str]) -> str:
+    return "\n".join(sorted(keys))
+
+
+def next_rev(previous: str | None, content: bytes) -> str:
+    """Returns the revision after `previous`: one generation more, and a hash of both."""
+    generation = int(previous.split("-", 1)[0]) if previous else 0
+    digest = hashlib.md5((previous or "").encode() + content, usedforsecurity=False)
+    return f"{generation + 1}-{digest.hexdigest()}"
+
+
+class View:
+    """The documents as they were when the view was opened."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, entity_type: EntityType, entity_id: str) -> Document | None:
+        """Returns the document under this id, also when it is soft-deleted."""
+        row = self._connection.execute(
+            "SELECT id, rev, deleted, readers, writers, body FROM documents WHERE type = ? AND id = ?",
+            (entity_type.name, entity_id),
+        ).fetchone()
+        return None if row is None else _columns(row)
+
+    def get_all(self, entity_type: EntityType, ids: Iterable[str]) -> dict[str, Document]:
+        """Returns the documents under these ids, in their order, without the unknown ones."""
+        found = {}
+        for entity_id in dict.fromkeys(ids):
+            document = self.get(entity_type, entity_id)
+            if document is not None:
+                found[entity_id] = document
+        return found
+
+    def ids(self, where: str, parameters: Sequence[Any], order: str = "number, item") -> list[str]:
+        """Returns the items of the index rows for which `where` (our own text, never a client's) holds."""
+        query = f"SELECT item FROM entries AS e WHERE {where} ORDER BY {order}"  # noqa: S608
+        return list(dict.fromkeys(row[0] for row in self._connection.execute(query, parameters)))
+
+    def found(self, field: str, key: str, owner: str = index.NO_OWNER) -> list[str]:
+        """Returns the items that the index has under exactly this key."""
+        return self.ids("field = ? AND owner = ? AND key = ?", (field, owner, key))
+
+    def page(self, field: str, key: str, start: str | None, limit: int) -> list[str]:
+        """Returns up to `limit` items under this key from `start` on, in ascending order."""
+        rows = self._connection.execute(
+            "SELECT item FROM entries WHERE field = ? AND owner = ? AND key = ? AND number = 0 AND item >= ?"
+            " ORDER BY item LIMIT ?",
+            (field, index.NO_OWNER, key, start or "", limit),
+        )
+        return [row[0] for row in rows]
+
+    def contact_of(self, service_id: str) -> str | None:
+        """Returns the id of the Contact that holds the newest version of a Service."""
+        newest = self._newest_version(service_id)
+        return None if newest is None else newest[1]
+
+    def _newest_version(self, service_id: str, besides: str = "") -> tuple[int, str] | None:
+        row: tuple[int, str] | None = self._connection.execute(
+            "SELECT modified, contact FROM service_versions WHERE service = ? AND contact <> ?"
+            " ORDER BY modified DESC, contact DESC LIMIT 1",
+            (service_id, besides),
+        ).fetchone()
+        return row
+
+    def credentials(self, user_id: str) -> list[Credential]:
+        """Returns the hashed password and tokens of a user."""
+        rows = self._connection.execute(
+            "SELECT name, salt, digest, expires FROM credentials WHERE user = ?", (user_id,)
+        )
+        return [Credential(*row) for row in rows]
+
+
+class Writing(View):
+    """The only writer of the store until its transaction ends."""
+
+    def save(self, entity_type: EntityType, entity: Entity, previous: Document | None) -> Document:
+        """Returns the document that is stored from now on, with its new revision.
+
+        The entity is taken as it is; whether `previous` may be replaced by it is for the caller to know.
+        """
+        entity.pop("rev", None)
+        content = orjson.dumps(entity)
+        rev = next_rev(previous.rev if previous else None, content)
+        entity["rev"] = rev
+        body = b'{"rev":"' + rev.encode() + b'",' + content[1:]
+        allowed = self._access(entity_type, entity)
+        values = ("deletionDate" in entity, _joined(allowed.readers), _joined(allowed.writers), body)
+        if previous is None:
+            self._connection.execute(
+                "INSERT INTO documents (type, id, rev, deleted, readers, writers, body) VALUES (?,?,?,?,?,?,?)",
+                (entity_type.name, entity["id"], rev, *values),
+            )
+        else:
+            self._connection.execute(
+                "UPDATE documents SET rev = ?, deleted = ?, readers = ?, writers = ?, body = ?"
+                " WHERE type = ? AND id = ?",
+                (rev, *values, entity_type.name, entity["id"]),
+            )
+        self._reindex(entity_type, previous.entity if previous else None, entity)
+        return Document(entity["id"], rev, values[0], allowed, body)
+
+    def purge(self, entity_type: EntityType, document: Document) -> None:
+        """Removes a document for good."""
+        self._connection.execute(
+            "DELETE FROM documents WHERE type = ? AND id = ?", (entity_type.name, document.id)
+        )
+        self._connection.execute("DELETE FROM credentials WHERE user = ?", (document.id,))
+        self._reindex(entity_type, document.entity, None)
+
+    def set_credential(self, user_id: str, credential: Credential) -> None:
+        """Puts a password or token of a user in the place of the one with the same name."""
+        self._connection.execute(
+            "REPLACE INTO credentials (user, name, salt, digest, expires) VALUES (?, ?, ?, ?, ?)",
+            (user_id, credential.name, credential.salt, credential.digest, credential.expires),
+        )
+
+    @staticmethod
+    def _access(entity_type: EntityType, entity: Entity) -> Access:
+        if entity_type not in DELEGATED:
+            return Access(frozenset(), frozenset())
+        return access(entity, is_patient=entity_type is PATIENT)
+
+    def _reindex(self, entity_type: EntityType, old: Entity | None, new: Entity | None) -> None:
+        before, after = index.rows(entity_type.name, old), index.rows(entity_type.name, new)
+        if entity_type.name == "Contact":
+            service_rows_before, service_rows_after = self._move_services(old, new)
+            before |= service_rows_before
+            after |= service_rows_after
+        self._connection.executemany(
+            "DELETE FROM entries WHERE field = ? AND owner = ? AND key = ? AND number = ? AND item = ?",
+            before - after,
+        )
+        self._connection.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", after - before)
+
+    def _move_services(self, old: Entity | None, new: Entity | None) -> tuple[set[index.Row], set[index.Row]]:
+        """Returns the rows of the newest versions of all concerned Services before and after a write."""
+        contact_id = (new or old or {})["id"]
+        old_services, new_services = index.newest_services(old), index.newest_services(new)
+        before: dict[str, tuple[int, str]] = {}
+        after: dict[str, tuple[int, str]] = {}
+        for service_id in old_services.keys() | new_services.keys():
+            elsewhere = self._newest_version(service_id, besides=contact_id)
+            for services, newest in ((old_services, before), (new_services, after)):
+                versions = [elsewhere] if elsewhere else []
+                if service_id in services:
+                    versions.append((services[service_id].get("modified", 0), contact_id))
+                if versions:
+                    newest[service_id] = max(versions)
+        self._connection.executemany(
+            "DELETE FROM service_versions WHERE service = ? AND modified = ? AND contact = ?",
+            [(key, service.get("modified", 0), contact_id) for key, service in old_services.items()],
+        )
+        self._connection.executemany(
+            "INSERT INTO service_versions VALUES (?, ?, ?)",
+            [(key, service.get("modified", 0), contact_id) for key, service in new_services.items()],
+        )
+        return self._service_rows(before, contact_id, old), self._service_rows(after, contact_id, new)
+
+    def _service_rows(
+        self, newest: dict[str, tuple[int, str]], written_id: str, written: Entity | None
+    ) -> set[index.Row]:
+        by_contact: dict[str, list[str]] = {}
+        for service_id, (_, contact_id) in newest.items():
+            by_contact.setdefault(contact_id, []).append(service_id)
+        found: set[index.Row] = set()
+        for contact_id, service_ids in by_contact.items():
+            contact = written if contact_id == written_id else self._contact(contact_id)
+            if contact is not None:
+                services = index.newest_services(contact)
+                found |= index.service_rows(contact, [services[service_id] for service_id in service_ids])
+        return found
+
+    def _contact(self, contact_id: str) -> Entity:
+        (body,) = self._connection.execute(
+            "SELECT body FROM documents WHERE type = 'Contact' AND id = ?", (contact_id,)
+        ).fetchone()
+        contact: Entity = orjson.loads(body)
+        return contact
+
+
+class Store:
+    """The store in one directory; opened lazily by every process that uses it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = data_dir / DATABASE
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._process = os.getpid()
+        self._idle: list[sqlite3.Connection] = []
+        self._inherited: list[sqlite3.Connection] = []
+        with self._connection() as connection:
+            self._create(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Gives a view of one moment of the store."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield View(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """Gives the only writer; what it wrote is on disk when the block ends, and gone if it raises."""
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Writing(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the idle connections of this process; a later use opens new ones."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        if self._process != os.getpid():
+            self._after_fork()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        except sqlite3.Error:
+            connection.close()
+            raise
+        except BaseException:
+            self._idle.append(connection)
+            raise
+        self._idle.append(connection)
+
+    def _after_fork(self) -> None:
+        """Puts the parent's connections aside: SQLite must neither use nor close them in a child."""
+        self._process = os.getpid()
+        self._inherited += self._idle
+        self._idle = []
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @staticmethod
+    def _create(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                raise RuntimeError(
+                    f"the embedded store has version {version}; this program knows {SCHEMA_VERSION}"
+                )
+            if version == 0:
+                for statement in SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")

@@ -1,0 +1,235 @@
+"""User accounts: made by administrators, changed by themselves in what is theirs to change.
+
+Facts: one of login, e-mail and phone must be there, and nobody else may have it; `passwordHash` is the clear
+password on the way in and `*` on the way out, where `*` in means "as it is".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bridge.embedded import completion
+from bridge.embedded.access import Caller
+from bridge.embedded.auth import (
+    GROUP,
+    find_user,
+    new_token,
+    now_ms,
+    store_password,
+    store_token,
+)
+from bridge.embedded.documents import Documents, Revisions
+from bridge.embedded.entities import USER
+from bridge.embedded.errors import AccessDenied, BadRequest, Refused, Stale, Unknown
+from bridge.embedded.model import Entity, read
+from bridge.embedded.store import Document, View, Writing
+
+KEPT = "*"
+NAMES = (("email", "Email"), ("mobilePhone", "Phone"), ("login", "Login"))
+FORMS = {"email": re.compile(r".+@.+", re.DOTALL), "mobilePhone": re.compile(r"\+?[0-9]{6,20}")}
+BY_SERVER = ("authenticationTokens", "systemMetadata", "passwordHash", "created")
+BY_ADMINS = ("status", "healthcarePartyId", "patientId", "deviceId", "type", "roles")
+
+
+def create(documents: Documents, sent: Any) -> Document:
+    """Returns the user made; raises `BadRequest`, `AccessDenied` or `Stale`."""
+    documents.caller.require_admin()
+    user, password = _new(sent)
+    with documents.store.writing() as writing:
+        if writing.get(USER, user["id"]) is not None:
+            raise Stale(f"there is already a user with id {user['id']}")
+        return write_new(writing, user, password)
+
+
+def create_all(documents: Documents, sent: Any) -> list[Document]:
+    """Returns the users made; those whose id or names are taken are left out."""
+    documents.caller.require_admin()
+    if type(sent) is not list:
+        raise BadRequest("the body must be an array")
+    users = [_new(one) for one in sent]
+    for member, _ in (*NAMES, ("id", "")):
+        names = [user[member] for user, _ in users if member in user]
+        if len(names) != len(set(names)):
+            raise BadRequest(f"two users of the batch have the same {member}")
+    made = []
+    with documents.store.writing() as writing:
+        for user, password in users:
+            if writing.get(USER, user["id"]) is None and _taken(writing, user) is None:
+                made.append(write_new(writing, user, password))
+    return made
+
+
+def _new(sent: Any) -> tuple[Entity, str | None]:
+    user = read(USER.shape, sent)
+    if "rev" in user:
+        raise BadRequest("An entity with a non-null revision is not valid for creation")
+    completion.check(USER, user)
+    password = user.pop("passwordHash", None)
+    settle(user)
+    return user, None if password == KEPT else password
+
+
+def settle(user: Entity, previous: Entity | None = None) -> None:
+    """Fills in what a user must have and checks the form of its names; raises `BadRequest`."""
+    for member, form in FORMS.items():
+        if not user.get(member, "").strip():
+            user.pop(member, None)
+        elif user[member] != (previous or {}).get(member) and not form.fullmatch(user[member]):
+            raise BadRequest(f"{member} has not the form of one")
+    if not user.get("login", "").strip():
+        user.pop("login", None)
+    name = user.get("login") or user.get("email") or user.get("mobilePhone")
+    if name is None:
+        raise BadRequest("login, email or mobilePhone must be given")
+    user["login"] = name
+    user.setdefault("status", "ACTIVE")
+    user.setdefault("type", "database")
+    user.setdefault("created", now_ms())
+    user["groupId"] = GROUP
+
+
+def _taken(view: View, user: Entity, previous: Entity | None = None) -> str | None:
+    """Returns what to say of a name of this user that another one has; None when all are free."""
+    for member, label in NAMES:
+        if member not in user or user[member] == (previous or {}).get(member):
+            continue
+        if [other for other in view.found(f"user.{member}", user[member]) if other != user["id"]]:
+            return f"A user with {label} {user[member]} already exists"
+    return None
+
+
+def write_new(writing: Writing, user: Entity, password: str | None) -> Document:
+    """Returns the user, stored with its password; raises `BadRequest` when a name is taken."""
+    taken = _taken(writing, user)
+    if taken is not None:
+        raise BadRequest(taken)
+    if password is not None:
+        store_password(writing, user["id"], password)
+        user["passwordHash"] = KEPT
+    return writing.save(USER, user, None)
+
+
+def modify(documents: Documents, sent: Any) -> Document:
+    """Returns the changed user; raises `Unknown`, `Stale`, `AccessDenied` or `BadRequest`."""
+    user = _changed(sent)
+    with documents.store.writing() as writing:
+        return _write_changed(documents, writing, user)
+
+
+def modify_all(documents: Documents, sent: Any) -> list[Document]:
+    """Returns the changed users; those that cannot be changed are left out."""
+    if type(sent) is not list:
+        raise BadRequest("the body must be an array")
+    users = [_changed(one) for one in sent]
+    saved = []
+    with documents.store.writing() as writing:
+        for user in users:
+            try:
+                saved.append(_write_changed(documents, writing, user))
+            except Refused:
+                continue
+    return saved
+
+
+def _changed(sent: Any) -> Entity:
+    user = read(USER.shape, sent)
+    completion.check(USER, user)
+    if "rev" not in user:
+        raise BadRequest("An entity with a null revision is not valid for modification")
+    return user
+
+
+def _write_changed(documents: Documents, writing: Writing, user: Entity) -> Document:
+    previous = writing.get(USER, user["id"])
+    if previous is None:
+        raise Unknown(f"User {user['id']} does not exist")
+    if not documents.may_read(USER, previous):
+        raise AccessDenied()
+    if previous.rev != user["rev"]:
+        raise Stale(f"Outdated revision for user {user['id']}")
+    known = previous.entity
+    password = user.pop("passwordHash", KEPT)
+    for member in BY_SERVER if documents.caller.admin else (*BY_SERVER, *BY_ADMINS):
+        user.pop(member, None)
+        if member in known:
+            user[member] = known[member]
+    settle(user, known)
+    taken = _taken(writing, user, known)
+    if taken is not None:
+        raise BadRequest(taken)
+    if password != KEPT:
+        store_password(writing, user["id"], password)
+        user["passwordHash"] = KEPT
+    return writing.save(USER, user, previous)
+
+
+def undelete(documents: Documents, user_id: str, rev: str) -> Document:
+    """Returns the user, no longer deleted; raises `BadRequest` when its names were taken meanwhile."""
+    documents.caller.require_admin()
+    with documents.store.writing() as writing:
+        previous = writing.get(USER, user_id)
+        if previous is None:
+            raise Unknown(f"User {user_id} does not exist")
+        if rev != previous.rev:
+            raise Stale(f"Outdated revision for user {user_id}")
+        user = previous.entity
+        user.pop("deletionDate", None)
+        taken = _taken(writing, user)
+        if taken is not None:
+            raise BadRequest(taken)
+        return writing.save(USER, user, previous)
+
+
+def undelete_all(documents: Documents, revisions: Revisions) -> list[Document]:
+    """Returns the users that are no longer deleted; those that cannot be are left out."""
+    restored = []
+    for user_id, rev in revisions:
+        try:
+            restored.append(undelete(documents, user_id, rev or ""))
+        except (BadRequest, Stale, Unknown):
+            continue
+    return restored
+
+
+def create_token(documents: Documents, name: str, key: str, seconds: int, token: str | None) -> str:
+    """Returns a new token of a user, in clear for the only time; it replaces the one with the same key."""
+    token = token or new_token()
+    with documents.store.writing() as writing:
+        document = _own(writing, documents.caller, name)
+        if document.deleted:
+            raise Unknown("there is no such user")
+        user = document.entity
+        store_token(writing, user, key, token, seconds)
+        writing.save(USER, user, document)
+    return token
+
+
+def _own(view: View, caller: Caller, name: str) -> Document:
+    """Returns the user under this name; a caller that is no administrator learns of no other than itself."""
+    try:
+        document = find_user(view, name)
+    except Unknown:
+        caller.require_admin()
+        raise
+    if document.id != caller.user_id:
+        caller.require_admin()
+    return document
+
+
+def found_by(documents: Documents, member: str, value: str) -> list[Document]:
+    """Returns the users with this value that the caller may see."""
+    with documents.store.reading() as view:
+        ids = view.found(f"user.{member}", value)
+        found = view.get_all(USER, ids).values()
+    return [document for document in found if documents.may_read(USER, document)]
+
+
+def group_of(user: Entity) -> Entity:
+    """Returns the one group in which the credentials of a user work, as `GET /user/matches` lists it."""
+    group: Entity = {"groupId": GROUP, "groupName": GROUP, "groupsHierarchy": [], "userId": user["id"]}
+    members = ("login", "name", "email", "healthcarePartyId", "patientId", "deviceId")
+    group |= {member: user[member] for member in members if member in user}
+    if "mobilePhone" in user:
+        group["phone"] = user["mobilePhone"]
+    return group
