@@ -23,7 +23,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 
 from bridge.crypto.keyring import Keyring
-from bridge.crypto.manifest import DEFAULT_MANIFESTS, Manifest, Manifests
+from bridge.crypto.manifest import DEFAULT_MANIFESTS, Manifest, Manifests, Shape
 from bridge.crypto.primitives import (
     Undecipherable,
     cbc_decrypt,
@@ -137,9 +137,9 @@ def _encrypt(entity: Entity, key: bytes, manifest: Manifest, hidden: Entity) -> 
             continue
         if manifest.everything or name in manifest.whole:
             hidden[name] = value
-        elif not manifest.names(name):
+        elif name not in manifest.inner:
             clear[name] = value
-        elif (inner := _encrypt_inner(name, value, key, manifest)) is not None:
+        elif (inner := _encrypt_inner(value, key, *manifest.inner[name])) is not None:
             clear[name] = inner
         else:
             hidden[name] = value
@@ -147,20 +147,19 @@ def _encrypt(entity: Entity, key: bytes, manifest: Manifest, hidden: Entity) -> 
     return clear
 
 
-def _encrypt_inner(name: str, value: Json, key: bytes, manifest: Manifest) -> Json:
-    """Returns a member that the manifest looks into; None when its shape is another and it is hidden whole."""
-    if name in manifest.lists and isinstance(value, list):
-        inner, parts = manifest.lists[name], value
-    elif name in manifest.maps and isinstance(value, dict):
-        inner, parts = manifest.maps[name], list(value.values())
-    elif name in manifest.objects and isinstance(value, dict):
-        return _encrypt(value, key, manifest.objects[name], {})
-    else:
-        return None
-    if not all(part is None or isinstance(part, dict) for part in parts):
-        return None
-    encrypted = [part if part is None else _encrypt(part, key, inner, {}) for part in parts]
-    return encrypted if isinstance(value, list) else dict(zip(value, encrypted, strict=True))
+def _encrypt_inner(value: Json, key: bytes, shape: Shape, manifest: Manifest) -> Json:
+    """Returns the value encrypted in its parts; None when its shape is another and it is hidden whole."""
+    if shape == "list" and isinstance(value, list) and all(map(_is_part, value)):
+        return [part and _encrypt(part, key, manifest, {}) for part in value]
+    if shape == "map" and isinstance(value, dict) and all(map(_is_part, value.values())):
+        return {name: part and _encrypt(part, key, manifest, {}) for name, part in value.items()}
+    if shape == "object" and isinstance(value, dict):
+        return _encrypt(value, key, manifest, {})
+    return None
+
+
+def _is_part(value: Json) -> bool:
+    return value is None or isinstance(value, dict)
 
 
 def _json(hidden: Entity) -> bytes:
@@ -180,9 +179,12 @@ def decrypt(entity: Entity, keys: Iterable[bytes]) -> Entity:
     """Returns the entity with all its encrypted members in their places and no `encryptedSelf` left.
 
     `securityMetadata` and the older maps stay, so that it can be written again. Raises `KeyMissing` when
-    something in it opens with none of the keys.
+    something in it opens with none of the keys, or lies deeper than anything that iCure's clients write.
     """
-    return _Decryption(keys).entity(entity)
+    try:
+        return _Decryption(keys).entity(entity)
+    except RecursionError:
+        raise KeyMissing("This entity is nested too deeply to be opened.") from None
 
 
 class _Decryption:

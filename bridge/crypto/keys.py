@@ -108,7 +108,7 @@ def _load(text: str) -> object:
         return load_der_private_key(bytes.fromhex(text) if _HEX.fullmatch(text) else from_base64(text), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BusinessRule(
-            "This is not a private key: hex of PKCS#8 DER, PEM or base64 of DER is read, none of them encrypted."
+            "This is not a private key: hex of PKCS#8 DER, PEM or base64 of DER is read, without a password."
         ) from None
 
 

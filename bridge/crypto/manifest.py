@@ -16,26 +16,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import orjson
 
 Manifests = Mapping[str, "Manifest"]
 """A manifest for each entity type, e.g. `Patient`."""
 
+Shape = Literal["object", "list", "map"]
+
+_SHAPES: Mapping[str | None, Shape] = {None: "object", "[]": "list", ".*": "map"}
 _HEAD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[\]|\.\*(?=\.))?(?:\.(.+))?")
-_GROUP = re.compile(r"(.+\.|)\[(\s*\"[^\"]*\"\s*(?:,\s*\"[^\"]*\"\s*)*)\]")
-_CLEAR = frozenset(
-    (
-        "id",
-        "rev",
-        "securityMetadata",
-        "delegations",
-        "encryptionKeys",
-        "cryptedForeignKeys",
-        "secretForeignKeys",
-    )
-    + ("encryptedSelf", "deletionDate")
-)
+_GROUP = re.compile(r'(.+\.|)\[(\s*"[^"\\]*"\s*(?:,\s*"[^"\\]*"\s*)*)\]')
+_METADATA = {"securityMetadata", "delegations", "encryptionKeys", "cryptedForeignKeys", "secretForeignKeys"}
+_CLEAR = frozenset({"id", "rev", "deletionDate", "encryptedSelf", *_METADATA})
 
 
 class ManifestError(ValueError):
@@ -44,52 +38,52 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What to encrypt of one object, and what to look into."""
+    """What to encrypt of one object: these members whole, or all of them, and parts of what is in `inner`."""
 
     whole: frozenset[str] = frozenset()
     everything: bool = False
-    objects: Mapping[str, Manifest] = field(default_factory=dict)
-    lists: Mapping[str, Manifest] = field(default_factory=dict)
-    maps: Mapping[str, Manifest] = field(default_factory=dict)
+    inner: Mapping[str, tuple[Shape, Manifest]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, paths: Iterable[str]) -> Manifest:
         """Returns the manifest of an entity type. Raises `ManifestError`."""
-        manifest = _parse([flat for path in paths for flat in _ungroup(path)])
+        flat = [ending for path in paths for ending in _ungroup(path)]
+        for path in flat:
+            try:
+                _parse([path])
+            except ManifestError:
+                raise ManifestError(f"{path!r} is no path of an encrypted field") from None
+        manifest = _parse(flat)
         if manifest.everything:
             raise ManifestError('"*" would hide the id of the entity')
-        hidden = manifest.whole & _CLEAR
+        hidden = (manifest.whole | manifest.inner.keys()) & _CLEAR
         if hidden:
             raise ManifestError(f"{', '.join(sorted(hidden))}: iCure needs this in clear")
         return manifest
-
-    def names(self, member: str) -> bool:
-        """Whether this manifest says anything of a member."""
-        return any(member in part for part in (self.whole, self.objects, self.lists, self.maps))
 
 
 def _parse(paths: Iterable[str]) -> Manifest:
     whole: set[str] = set()
     everything = False
-    below: dict[str, dict[str, list[str]]] = {"": {}, "[]": {}, ".*": {}}
+    inner: dict[str, tuple[Shape, list[str]]] = {}
     for path in paths:
+        match = _HEAD.fullmatch(path)
         if path == "*":
             everything = True
-            continue
-        match = _HEAD.fullmatch(path)
-        if match is None or (match[2] and not match[3]):
-            raise ManifestError(f"{path!r} is no path of an encrypted field")
-        name, kind, rest = match.groups(default="")
-        if rest:
-            below[kind].setdefault(name, []).append(rest)
+        elif match is None or (match[2] and not match[3]):
+            raise ManifestError
+        elif not match[3]:
+            whole.add(match[1])
         else:
-            whole.add(name)
-    names = [*whole, *(name for part in below.values() for name in part)]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+            shape, rests = inner.setdefault(match[1], (_SHAPES[match[2]], []))
+            if shape != _SHAPES[match[2]]:
+                raise ManifestError(f"{match[1]}: named in two ways")
+            rests.append(match[3])
+    if twice := whole & inner.keys():
         raise ManifestError(f"{', '.join(sorted(twice))}: named in two ways")
-    objects, lists, maps = ({name: _parse(rest) for name, rest in part.items()} for part in below.values())
-    return Manifest(frozenset(whole), everything, objects, lists, maps)
+    return Manifest(
+        frozenset(whole), everything, {name: (shape, _parse(rests)) for name, (shape, rests) in inner.items()}
+    )
 
 
 def _ungroup(path: str) -> list[str]:
