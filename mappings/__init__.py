@@ -1,1 +1,11 @@
 """FHIR R4 resources and iCure entities, mapped both ways without loss."""
+
+from mappings.engine import Mapping
+from mappings.observation import OBSERVATION
+from mappings.patient import PATIENT
+
+REGISTRY: dict[str, Mapping] = {
+    "Patient": PATIENT,
+    "Observation": OBSERVATION,
+}
+"""The resource types that are served, each with its mapping."""

@@ -1,20 +1,26 @@
 """The two-way mapping engine: a table of rows, run in both directions, and the keep rule.
 
-Facts: FHIR R4 resources, https://hl7.org/fhir/R4/resourcelist.html; iCure entities,
-https://github.com/icure/kraken-common.
+Strategy: a `Codec` says one element both ways, a `Row` puts it between a FHIR element and an iCure property, a `Mapping` is
+a table of rows. What the table alone reads from an entity is what iCure says; what it cannot say is the residue
+(`mappings.residue`). A property that no row owns is never touched.
+
+Rule: a codec may be lossy but is stable: a second trip changes nothing. It returns None for what it cannot say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Members
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from typing import Any
+from typing import Any, Protocol
 
-from mappings.values import Entity, Resource
+from mappings import residue as residues
+from mappings.residue import Residue
+from mappings.values import Entity, Json, Resource
 
-Residue = dict[str, Any]
-"""What FHIR said and iCure cannot say, JSON-able; `{}` when nothing is kept."""
+WITNESS = "~"
+"""Where the residue remembers properties that are copies of others, to tell which of the two was edited."""
 
 
 class MappingError(Exception):
@@ -41,29 +47,98 @@ class Context:
     known: Callable[[str], bool] = field(default=_everything)
     """Whether a relative reference such as `Practitioner/<id>` is an entity that iCure holds."""
     caller: str | None = None
-    """The data owner that the server writes as `responsible` where none is given."""
+    """The data owner that is responsible for what is written, where the resource names nobody."""
 
 
 DEFAULT = Context()
 
 
-class Slot:
+class Codec(Protocol):
+    """A pair of functions between an element and a property."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns what iCure says for an element, over what stands there now; None when it has no words for it."""
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns what the property says in FHIR; None when that is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fact: elements of the resource, properties of the entity, and how one becomes the other.
+
+    With one name on a side the codec sees the value, with several an object of them. `where` restricts a list
+    property to the members that this row owns. `witness` names the properties that are copies of others.
+    """
+
+    fhir: tuple[str, ...]
+    icure: tuple[str, ...]
+    codec: Codec
+    where: Callable[[Json], bool] | None = None
+    witness: tuple[str, ...] = ()
+
+    def read(self, entity: Entity, context: Context) -> Resource:
+        """Returns the elements that the properties say."""
+        value: Json
+        if len(self.icure) == 1:
+            value = entity.get(self.icure[0])
+            if self.where is not None:
+                value = [member for member in value or () if self.where(member)]
+        else:
+            value = {name: entity[name] for name in self.icure if entity.get(name) is not None}
+        said = self.codec.to_fhir(value, context)
+        if said is None:
+            return {}
+        return {self.fhir[0]: said} if len(self.fhir) == 1 else said
+
+    def write(self, resource: Resource, onto: Entity, context: Context) -> Entity:
+        """Returns the properties, None for one that is to be absent."""
+        value = resource.get(self.fhir[0]) if len(self.fhir) == 1 else _some(resource, self.fhir)
+        if len(self.icure) > 1:
+            said = self.codec.to_icure(value, _some(onto, self.icure), context) or {}
+            return {name: said.get(name) for name in self.icure}
+        name = self.icure[0]
+        old = onto.get(name)
+        if self.where is None:
+            return {name: self.codec.to_icure(value, old, context)}
+        mine = [member for member in old or () if self.where(member)]
+        others = [member for member in old or () if not self.where(member)]
+        return {name: others + (self.codec.to_icure(value, mine, context) or []) or None}
+
+
+def _some(members: Members[str, Json], names: tuple[str, ...]) -> dict[str, Json]:
+    return {name: members[name] for name in names if members.get(name) is not None}
+
+
+def row(
+    fhir: str,
+    icure: str,
+    codec: Codec,
+    *,
+    where: Callable[[Json], bool] | None = None,
+    witness: str = "",
+) -> Row:
+    """Returns a row; several names are separated by blanks."""
+    return Row(tuple(fhir.split()), tuple(icure.split()), codec, where, tuple(witness.split()))
+
+
+class Slot(Protocol):
     """Where an entity carries its sealed residue."""
 
     def put(self, entity: Entity, sealed: str | None) -> Entity:
         """Returns the entity with this sealed text as its only residue; without any when it is `None`."""
-        raise NotImplementedError
 
     def take(self, entity: Entity) -> tuple[Entity, str | None]:
         """Returns the entity without its residue, and the sealed text if it carried one."""
-        raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
 class Mapping:
     """A resource type and an entity type, told apart and joined by a table of rows."""
 
     resource_type: str
     entity_type: str
+    rows: tuple[Row, ...]
     slot: Slot
 
     def to_icure(
@@ -73,11 +148,74 @@ class Mapping:
         kept: Residue | None = None,
         context: Context = DEFAULT,
     ) -> tuple[Entity, Residue]:
-        """Returns the entity that says what the resource says, and what it could not say."""
-        raise NotImplementedError
+        """Returns the entity that says what the resource says, and what it could not say.
 
-    def to_fhir(
-        self, entity: Entity, residue: Residue | None = None, context: Context = DEFAULT
-    ) -> Resource:
-        """Returns the resource that the entity and its residue say."""
-        raise NotImplementedError
+        `onto` is the entity that it is written over, `kept` its residue: what already says the same is left as it
+        stands. Raises `MappingError`.
+        """
+        resource = _own_members(resource)
+        entity: Entity = dict(onto or {})
+        known = self._sayings(onto, kept, context) if onto is not None and len(onto) > 1 else None
+        if known is not None and known == resource:
+            return entity, kept or {}
+        for each_row in self.rows:
+            names = [name.partition(".")[0] for name in each_row.fhir]
+            if known is not None and all(known.get(n) == resource.get(n) for n in names):
+                continue
+            for name, value in each_row.write(_dotted(resource, each_row.fhir), entity, context).items():
+                if value is None:
+                    entity.pop(name, None)
+                else:
+                    entity[name] = value
+        nodes = residues.keep(resource, self._natural(entity, context))
+        witnesses = {name: entity[name] for name in self._witnesses() if name in entity}
+        if witnesses:
+            nodes[WITNESS] = witnesses
+        return entity, nodes
+
+    def to_fhir(self, entity: Entity, residue: Residue | None = None, context: Context = DEFAULT) -> Resource:
+        """Returns the resource that the entity and its residue say; without `id`."""
+        return {"resourceType": self.resource_type, **self._sayings(entity, residue, context)}
+
+    def _sayings(self, entity: Entity, residue: Residue | None, context: Context) -> Resource:
+        nodes = residue or {}
+        seen = {**entity, WITNESS: nodes[WITNESS]} if WITNESS in nodes else entity
+        natural = self._natural(seen, context)
+        return residues.restore(natural, {n: node for n, node in nodes.items() if n != WITNESS})
+
+    def _natural(self, entity: Entity, context: Context) -> Resource:
+        """Returns what iCure alone says."""
+        resource: Resource = {}
+        for each_row in self.rows:
+            for name, value in each_row.read(entity, context).items():
+                head, dot, rest = name.partition(".")
+                if dot:
+                    resource.setdefault(head, {})[rest] = value
+                else:
+                    resource[name] = value
+        return resource
+
+    def _witnesses(self) -> Iterator[str]:
+        for each_row in self.rows:
+            yield from each_row.witness
+
+
+def _own_members(resource: Resource) -> Resource:
+    """Returns the resource without what the server gives it: type, id, version and time of the last update."""
+    own = {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
+    meta = resource.get("meta") or {}
+    meta = {name: value for name, value in meta.items() if name not in ("versionId", "lastUpdated")}
+    return {**own, "meta": meta} if meta else own
+
+
+def _dotted(resource: Resource, names: tuple[str, ...]) -> Resource:
+    """Returns the elements of a row, those of a path such as `meta.tag` by their path."""
+    if not any("." in name for name in names):
+        return resource
+    found: Resource = {}
+    for name in names:
+        value: Any = resource
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[name] = value
+    return found

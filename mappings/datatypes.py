@@ -1,0 +1,278 @@
+"""FHIR datatypes and what they are in iCure.
+
+Facts: https://hl7.org/fhir/R4/datatypes.html; iCure's CodeStub, Identifier, PersonName, Measure, ReferenceRange.
+Rule: what iCure keeps in clear of a coding is its system, code and version; a display is text and goes to the residue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mappings.codecs import Function, distinct, from_double, record, text, to_double
+from mappings.engine import Codec, Context
+from mappings.values import Entity, Json, Resource
+
+UCUM = "http://unitsofmeasure.org"
+INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+
+
+def code_stub(coding: Resource, context: str | None = None) -> Entity | None:
+    """Returns system, code and version of a Coding as a CodeStub, None when it has no code."""
+    code = coding.get("code")
+    if not isinstance(code, str):
+        return None
+    stub: Entity = {"code": code}
+    system, version = coding.get("system"), coding.get("version")
+    if isinstance(system, str):
+        stub = {"type": system, **stub}
+        if isinstance(version, str):
+            stub["id"] = f"{system}|{code}|{version}"
+    if isinstance(version, str):
+        stub["version"] = version
+    if context is not None:
+        stub["context"] = context
+    return stub
+
+
+def coding(stub: Entity) -> Resource | None:
+    """Returns a CodeStub as a Coding."""
+    kind, code, version = stub.get("type"), stub.get("code"), stub.get("version")
+    if not code and stub.get("id"):
+        kind, code, version = (*str(stub["id"]).split("|"), None, None)[:3]
+    said: Resource = {}
+    if kind:
+        said["system"] = kind
+    if version:
+        said["version"] = version
+    if code:
+        said["code"] = code
+    label = stub.get("label")
+    if isinstance(label, dict) and label:
+        said["display"] = label.get("en") or next(iter(label.values()))
+    return said or None
+
+
+class Codings:
+    """Codings as a set of CodeStubs, with one `context` for those that are written."""
+
+    def __init__(
+        self, context: str | None = None, writes: Callable[[Entity], bool] = lambda stub: True
+    ) -> None:
+        self._context = context
+        self._writes = writes
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the CodeStubs of those codings that have a code."""
+        old = list(onto or ())
+        stubs = []
+        for said in value or ():
+            stub = code_stub(said, self._context) if isinstance(said, dict) else None
+            if stub is not None and self._writes(stub):
+                stubs.append(next((o for o in old if _same_code(o, stub)), stub))
+        return distinct(stubs) or None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the CodeStubs as Codings."""
+        said = [coding(stub) for stub in value or ()]
+        return [s for s in said if s is not None] or None
+
+
+def _same_code(one: Entity, other: Entity) -> bool:
+    return all(one.get(m) == other.get(m) for m in ("type", "code", "version", "context"))
+
+
+class FirstCoding:
+    """A CodeableConcept of which iCure keeps the first coding, as one CodeStub."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the first coding's CodeStub."""
+        codings = value.get("coding") or ()
+        return code_stub(codings[0]) if codings and isinstance(codings[0], dict) else None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns a concept with one coding."""
+        said = coding(value)
+        return {"coding": [said]} if said else None
+
+
+class Concepts:
+    """CodeableConcepts as a flat set of CodeStubs; one concept for each stub is read."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the first coding of each concept."""
+        stubs = [FirstCoding().to_icure(concept, None, context) for concept in value or ()]
+        return distinct([s for s in stubs if s is not None]) or None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns a concept for each stub."""
+        said = [FirstCoding().to_fhir(stub, context) for stub in value or ()]
+        return [s for s in said if s is not None] or None
+
+
+class Flattened:
+    """A record some of whose members stand inside an inner object on the FHIR side, e.g. `period.start`."""
+
+    def __init__(self, members: Codec, inner: str, names: tuple[str, ...]) -> None:
+        self._members, self._inner, self._names = members, inner, names
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the object with the inner members beside the others."""
+        inside = value.get(self._inner)
+        if isinstance(inside, dict):
+            value = {**value, **{n: inside[n] for n in self._names if n in inside}}
+        return self._members.to_icure(value, onto, context)
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the object with the inner members where FHIR has them."""
+        said = self._members.to_fhir(value, context)
+        if said is None:
+            return None
+        inside = {n: said.pop(n) for n in self._names if n in said}
+        if inside:
+            said[self._inner] = inside
+        return said
+
+
+IDENTIFIER = Flattened(
+    Flattened(
+        record(
+            use=text,
+            type=FirstCoding(),
+            system=text,
+            value=text,
+            start=text,
+            end=text,
+            display__assigner=text,
+        ),
+        "period",
+        ("start", "end"),
+    ),
+    "assigner",
+    ("display",),
+)
+
+
+# quantities
+
+
+def unit_codes(quantity: Resource) -> list[Entity] | None:
+    """Returns system and code of a Quantity's unit."""
+    stub = code_stub(quantity)
+    return [stub] if stub else None
+
+
+class Quantity:
+    """A Quantity as a Measure."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the Measure, None when nothing of it can be said."""
+        said: Entity = {}
+        number = to_double(value.get("value"))
+        if number is not None:
+            said["value"] = number
+        for name in ("unit", "comparator"):
+            if isinstance(value.get(name), str):
+                said[name] = value[name]
+        if codes := unit_codes(value):
+            said["unitCodes"] = codes
+        if not said:
+            return None
+        old = onto if isinstance(onto, dict) else {}
+        return {
+            **{n: v for n, v in old.items() if n not in ("value", "unit", "comparator", "unitCodes")},
+            **said,
+        }
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the Quantity, None when the Measure says nothing."""
+        said: Resource = {}
+        number = from_double(value.get("value"))
+        if number is not None:
+            said["value"] = number
+        for name in ("comparator", "unit"):
+            if value.get(name):
+                said[name] = value[name]
+        codes = value.get("unitCodes")
+        unit = coding(codes[0]) if codes else None
+        if unit and "code" in unit:
+            said |= {n: unit[n] for n in ("system", "code") if n in unit}
+        return said or None
+
+
+QUANTITY = Quantity()
+
+
+def age_to_icure(value: Json) -> Json:
+    """Returns an age Range in years as iCure's, None for other units."""
+    ends = {}
+    for name in ("low", "high"):
+        end = value.get(name)
+        if (
+            isinstance(end, dict)
+            and end.get("code", "a") == "a"
+            and (number := to_double(end.get("value"))) is not None
+        ):
+            ends[name] = number
+    return ends or None
+
+
+def age_to_fhir(value: Json) -> Json:
+    """Returns iCure's age range in years."""
+    ends = {}
+    for name in ("low", "high"):
+        number = from_double(value.get(name))
+        if number is not None:
+            ends[name] = {"value": number, "system": UCUM, "code": "a"}
+    return ends or None
+
+
+_RANGE = record(
+    text__stringValue=text,
+    type__tags=Function(
+        lambda concept: Concepts().to_icure([concept], None, Context()),
+        lambda stubs: (Concepts().to_fhir(stubs, Context()) or [None])[0],
+    ),
+    appliesTo__codes=Concepts(),
+    age=Function(age_to_icure, age_to_fhir),
+)
+
+
+class ReferenceRanges:
+    """The reference ranges of a Measure: plain numbers, in the unit of the value."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the ranges, each with what can be said of it."""
+        said = []
+        for each_range in value or ():
+            one = _RANGE.to_icure(each_range, None, context) or {}
+            for name in ("low", "high"):
+                end = each_range.get(name)
+                number = to_double(end.get("value")) if isinstance(end, dict) else None
+                if number is not None:
+                    one[name] = number
+            said.append(one)
+        return said or None
+
+    def to_fhir(self, value: Json, context: Context, unit: Resource | None = None) -> Json:
+        """Returns the ranges; low and high have the unit of the value."""
+        said = []
+        for each_range in value or ():
+            one = _RANGE.to_fhir(each_range, context) or {}
+            for name in ("low", "high"):
+                number = from_double(each_range.get(name))
+                if number is not None:
+                    one[name] = {"value": number, **(unit or {})}
+            if one:
+                said.append(one)
+        return said or None
+
+
+def referenced(value: Json, types: tuple[str, ...], context: Context) -> str | None:
+    """Returns the id of a relative Reference to one of these types that iCure holds."""
+    said = value.get("reference") if isinstance(value, dict) else None
+    if not isinstance(said, str):
+        return None
+    kind, slash, entity_id = said.partition("/")
+    if not slash or "/" in entity_id or kind not in types or not context.known(said):
+        return None
+    return entity_id

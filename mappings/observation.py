@@ -1,0 +1,593 @@
+"""FHIR Observation and iCure Service.
+
+Facts: https://hl7.org/fhir/R4/observation.html. A Service keeps codes, tags, label, dates, identifiers, links and who is
+responsible in clear; its content is encrypted. iCure's own FHIR-shaped SDK knows an Observation by a tag.
+
+The bridge adds `patientId` to a Service it reads, and takes it off what it writes: the patient is a matter of the
+Contact. It is no property of iCure's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from mappings.codecs import each, from_double, from_fuzzy, to_double, to_fuzzy
+from mappings.datatypes import (
+    IDENTIFIER,
+    INTERPRETATION,
+    QUANTITY,
+    Codings,
+    ReferenceRanges,
+    coding,
+    referenced,
+)
+from mappings.engine import WITNESS, Context, Mapping, row
+from mappings.residue import align
+from mappings.values import Entity, Json, Resource
+
+STATUS = "http://hl7.org/fhir/observation-status"
+INTERNAL = "ICURE_INTERNAL_FHIR_TYPE"
+OBSERVATION_TAG = {"id": f"{INTERNAL}|OBSERVATION|5", "type": INTERNAL, "code": "OBSERVATION", "version": "5"}
+ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+NEUTRAL, LANGUAGE = "xx", "en"
+"""Keys of `content`: for what has no language, and for text."""
+RESIDUE = "fhir"
+"""Key of `content` under which the residue stands."""
+PARTIES = {"Practitioner": "Practitioner", "Organization": "Organization", "Patient": "Patient"}
+_IDS = uuid.UUID("6a0b3f5e-4b7d-5d55-8f0e-6d0a5a1f7a21")
+_NOT_OBSERVED = ("medicationValue", "documentId", "binaryValue")
+
+
+def is_observation(service: Entity) -> bool:
+    """Whether an opened Service is shown as an Observation.
+
+    All are but those tagged as another FHIR type and those that hold only medication or document content.
+    """
+    kinds = {t.get("code") for t in service.get("tags") or () if t.get("type") == INTERNAL}
+    if kinds:
+        return "OBSERVATION" in kinds
+    contents = [c for key, c in (service.get("content") or {}).items() if key != RESIDUE]
+    return not contents or not all(_only(c, _NOT_OBSERVED) for c in contents)
+
+
+def _only(content: Entity, names: tuple[str, ...]) -> bool:
+    said = [n for n, v in content.items() if v is not None]
+    return bool(said) and all(n in names for n in said)
+
+
+# tags: status, category, meta.tag, and the tag of the type
+
+
+def _is_status(tag: Entity) -> bool:
+    return tag.get("type") == STATUS and tag.get("code") in _STATUSES
+
+
+def _is_category(tag: Entity) -> bool:
+    return str(tag.get("context") or "").partition(".")[0] == "category"
+
+
+def _is_other(tag: Entity) -> bool:
+    return not (_is_status(tag) or _is_category(tag) or tag.get("type") == INTERNAL)
+
+
+_STATUSES = frozenset(
+    ["registered", "preliminary", "final", "amended", "corrected", "cancelled", "entered-in-error", "unknown"]
+)
+
+
+class Status:
+    """`status` as a tag of FHIR's status system."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the tag."""
+        return (
+            [{"id": f"{STATUS}|{value}|1", "type": STATUS, "code": value, "version": "1"}] if value else None
+        )
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the status, `unknown` where iCure says none."""
+        return value[0]["code"] if value else "unknown"
+
+
+class Categories:
+    """`category` as tags; the context keeps the codings of one concept together."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns a tag for each coding that has a code."""
+        tags = []
+        for at, concept in enumerate(value or ()):
+            where = f"category.{at}" if at else "category"
+            tags += Codings(where).to_icure(concept.get("coding"), onto, context) or []
+        return tags or None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns a concept for each context."""
+        concepts: dict[str, list[Resource]] = {}
+        for tag in value or ():
+            if said := coding(tag):
+                concepts.setdefault(tag["context"], []).append(said)
+        return [{"coding": codings} for codings in concepts.values()] or None
+
+
+class TypeTag:
+    """The tag by which iCure's FHIR-shaped SDK knows an Observation; nothing in FHIR."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the tag beside those of its type that are there."""
+        return list(onto) if onto else [OBSERVATION_TAG]
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns nothing."""
+        return None
+
+
+# code
+
+
+class Code:
+    """`code` as codes and label: the label is the first display. Text alone goes to the residue: a label is in clear."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns codes and label."""
+        old = (onto or {}).get("codes") or ()
+        codings = [c for c in (value or {}).get("coding") or () if isinstance(c, dict)]
+        displays = [c["display"] for c in codings if isinstance(c.get("display"), str)]
+        mine = Codings("code").to_icure(codings, [c for c in old if _is_code(c)], context) or []
+        return {
+            "codes": [c for c in old if not _is_code(c)] + mine or None,
+            "label": displays[0] if displays else None,
+        }
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the code; from a Service without any code, its label as text."""
+        codings = Codings().to_fhir([c for c in value.get("codes") or () if _is_code(c)], context)
+        label = value.get("label")
+        if codings and label and "display" not in codings[0]:
+            codings[0]["display"] = label
+        if codings:
+            return {"coding": codings}
+        return {"text": label} if label else {"extension": [{"url": ABSENT, "valueCode": "unknown"}]}
+
+
+def _is_code(stub: Entity) -> bool:
+    return stub.get("context") in (None, "code")
+
+
+# when
+
+
+class Effective:
+    """`effective[x]` as valueDate, openingDate and closingDate.
+
+    A Service always has dates: where FHIR says none, it gets the time of issue or of writing, and the residue remembers.
+    """
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the dates."""
+        period = value.get("effectivePeriod") or {}
+        start, end = to_fuzzy(period.get("start")), to_fuzzy(period.get("end"))
+        if start is None:
+            start = (
+                to_fuzzy(value.get("effectiveDateTime") or value.get("effectiveInstant"))
+                or to_fuzzy(_first_event(value.get("effectiveTiming")))
+                or end
+                or to_fuzzy(value.get("issued"))
+                or _now(context)
+            )
+        return {"valueDate": start, "openingDate": start, "closingDate": end}
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns a Period when there is an end, else a dateTime."""
+        at, opening = value.get("valueDate"), value.get("openingDate")
+        closing = from_fuzzy(value.get("closingDate"), context)
+        if closing is None:
+            said = from_fuzzy(at or opening, context)
+            return {"effectiveDateTime": said} if said else None
+        then = value.get(WITNESS, {})
+        start = from_fuzzy(at if "valueDate" in then and at != then["valueDate"] else opening or at, context)
+        return {"effectivePeriod": {**({"start": start} if start else {}), "end": closing}}
+
+
+def _first_event(timing: Json) -> Json:
+    events = (timing or {}).get("event") or ()
+    return events[0] if events else None
+
+
+def _now(context: Context) -> int:
+    moment = datetime.fromtimestamp(context.now // 1000, UTC).astimezone(context.zone)
+    return int(moment.strftime("%Y%m%d%H%M%S"))
+
+
+# who
+
+
+class Subject:
+    """`subject` as the patient of the Contact."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the patient's id when iCure holds the patient."""
+        return referenced(value, ("Patient",), context)
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the reference."""
+        return {"reference": f"Patient/{value}"} if value else None
+
+
+class Performer:
+    """The first performer that iCure holds as the one who is responsible; else the caller is."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the data owner's id."""
+        ids = (referenced(one, tuple(PARTIES), context) for one in value or ())
+        return next((i for i in ids if i), context.caller)
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the one who is responsible as a Practitioner."""
+        return [{"reference": f"Practitioner/{value}"}] if value else None
+
+
+class Members:
+    """References to Observations as qualified links of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns all links, those of this kind anew."""
+        links = {k: v for k, v in (onto or {}).items() if k != self._kind}
+        old = {target: key for key, target in ((onto or {}).get(self._kind) or {}).items()}
+        targets = [i for i in (referenced(one, ("Observation",), context) for one in value or ()) if i]
+        if targets:
+            links[self._kind] = {
+                old.get(t) or str(uuid.uuid5(_IDS, f"{self._kind}/{t}")): t for t in dict.fromkeys(targets)
+            }
+        return links or None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the references."""
+        return [
+            {"reference": f"Observation/{i}"} for i in ((value or {}).get(self._kind) or {}).values()
+        ] or None
+
+
+# notes
+
+
+class Note:
+    """An annotation's text; its time and author would stand in clear and go to the residue."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the Annotation."""
+        said = value.get("text")
+        if not isinstance(said, str):
+            return None
+        old: Entity = onto or {}
+        key = next(iter(old.get("markdown") or {}), NEUTRAL)
+        return {**{n: v for n, v in old.items() if n not in ("text", "markdown")}, "markdown": {key: said}}
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the annotation's text."""
+        texts = [t for t in (value.get("markdown") or {}).values() if t]
+        said = texts[0] if texts else value.get("text")
+        return {"text": said} if said else None
+
+
+# content: the value, its interpretation and ranges, the components
+
+
+class Values:
+    """`value[x]` as a Content. Each FHIR type has its member of iCure's; what several share is told by the residue."""
+
+    def write(self, resource: Resource, context: Context) -> tuple[str, Entity] | None:
+        """Returns the key and the Content of the value, None when there is none that iCure can say."""
+        for name, (key, forward) in _VALUES.items():
+            if name in resource:
+                said = forward(resource[name], context)
+                return (key, said) if said else None
+        return None
+
+    def read(self, content: Entity, context: Context) -> Resource:
+        """Returns the value of a Content."""
+        for name, backward in _CONTENTS.items():
+            if content.get(name) is not None:
+                said: Resource | None = backward(content[name], context)
+                if said:
+                    return said
+        return {}
+
+
+def _measure(value: Json, context: Context) -> Entity | None:
+    said = QUANTITY.to_icure(value, None, context)
+    return {"measureValue": said} if said else None
+
+
+def _measures(member: str, names: tuple[str, str]) -> Callable[[Json, Context], Entity | None]:
+    def forward(value: Json, context: Context) -> Entity | None:
+        parts = [QUANTITY.to_icure(value[n], None, context) or {} if n in value else {} for n in names]
+        return {member: parts} if any(parts) else None
+
+    return forward
+
+
+def _of_measures(element: str, names: tuple[str, str]) -> Callable[[Json, Context], Resource | None]:
+    def backward(value: Json, context: Context) -> Resource | None:
+        parts = {
+            n: said
+            for n, m in zip(names, value, strict=False)
+            if m and (said := QUANTITY.to_fhir(m, context))
+        }
+        return {element: parts} if parts else None
+
+    return backward
+
+
+def _concept_text(value: Json, context: Context) -> Entity | None:
+    displays = [c["display"] for c in value.get("coding") or () if isinstance(c.get("display"), str)]
+    said = value.get("text") or (displays[0] if displays else None)
+    return {"stringValue": said} if isinstance(said, str) else None
+
+
+def _plain(member: str, forward: Callable[[Json], Json]) -> Callable[[Json, Context], Entity | None]:
+    def write(value: Json, context: Context) -> Entity | None:
+        said = forward(value)
+        return None if said is None else {member: said}
+
+    return write
+
+
+def _period(value: Json, context: Context) -> Entity | None:
+    said = to_fuzzy(value.get("start")) or to_fuzzy(value.get("end"))
+    return {"fuzzyDateValue": said} if said else None
+
+
+def _samples(value: Json, context: Context) -> Entity | None:
+    """Returns numbers as (milliseconds, value) rows; None when some are markers, or there are several dimensions."""
+    step = to_double(value.get("period"))
+    origin = to_double((value.get("origin") or {}).get("value", 0))
+    factor = to_double(value.get("factor", 1))
+    if value.get("dimensions") != 1 or not step or origin is None or factor is None:
+        return None
+    try:
+        numbers = [float(word) for word in (value.get("data") or "").split()]
+    except ValueError:
+        return None
+    rows = [[i * float(step), number * factor + origin] for i, number in enumerate(numbers)]
+    return {"timeSeries": {"fields": ["time", "value"], "samples": rows}} if len(rows) > 1 else None
+
+
+def _of_samples(value: Json, context: Context) -> Resource | None:
+    rows = value.get("samples") or ()
+    if value.get("fields") != ["time", "value"] or len(rows) < 2:
+        return None
+    step = from_double(rows[1][0] - rows[0][0])
+    data = " ".join(str(from_double(row[1])) for row in rows)
+    return {"valueSampledData": {"origin": {"value": 0}, "period": step, "dimensions": 1, "data": data}}
+
+
+def _of_number(value: Json, context: Context) -> Resource | None:
+    said = from_double(value)
+    if isinstance(said, int):
+        return {"valueInteger": said}
+    return None if said is None else {"valueQuantity": {"value": said}}
+
+
+def _of_instant(value: Json, context: Context) -> Resource | None:
+    try:
+        moment = datetime.fromtimestamp(value / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return {"valueDateTime": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(value) % 1000:03d}Z"}
+
+
+def _of_fuzzy(value: Json, context: Context) -> Resource | None:
+    said = from_fuzzy(value, context)
+    return {"valueDateTime": said} if said else None
+
+
+def _text(value: Json) -> Json:
+    return value if isinstance(value, str) else None
+
+
+_VALUES: dict[str, tuple[str, Callable[[Json, Context], Entity | None]]] = {
+    "valueQuantity": (NEUTRAL, _measure),
+    "valueCodeableConcept": (LANGUAGE, _concept_text),
+    "valueString": (LANGUAGE, _plain("stringValue", _text)),
+    "valueBoolean": (NEUTRAL, _plain("booleanValue", lambda v: v if isinstance(v, bool) else None)),
+    "valueInteger": (NEUTRAL, _plain("numberValue", to_double)),
+    "valueRange": (NEUTRAL, _measures("range", ("low", "high"))),
+    "valueRatio": (NEUTRAL, _measures("ratio", ("numerator", "denominator"))),
+    "valueSampledData": (NEUTRAL, _samples),
+    "valueTime": (LANGUAGE, _plain("stringValue", _text)),
+    "valueDateTime": (NEUTRAL, _plain("fuzzyDateValue", to_fuzzy)),
+    "valuePeriod": (NEUTRAL, _period),
+}
+_CONTENTS: dict[str, Callable[[Any, Context], Resource | None]] = {
+    "measureValue": lambda v, c: {"valueQuantity": said} if (said := QUANTITY.to_fhir(v, c)) else None,
+    "stringValue": lambda v, c: {"valueString": v} if v else None,
+    "numberValue": _of_number,
+    "booleanValue": lambda v, c: {"valueBoolean": v},
+    "range": _of_measures("valueRange", ("low", "high")),
+    "ratio": _of_measures("valueRatio", ("numerator", "denominator")),
+    "timeSeries": _of_samples,
+    "fuzzyDateValue": _of_fuzzy,
+    "instantValue": _of_instant,
+}
+_OURS = frozenset((*_CONTENTS, "compoundValue"))
+VALUES, RANGES = Values(), ReferenceRanges()
+VALUE_NAMES = tuple(_VALUES)
+
+
+class Contents:
+    """value[x], interpretation, referenceRange and component as `content`."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns content; members and languages that say nothing in FHIR stay."""
+        old: dict[str, Entity] = (onto or {}).get("content") or {}
+        said = _content_of(value, old, context)
+        components = [c for c in value.get("component") or () if isinstance(c, dict)]
+        if components:
+            parts = _parts(components, old, (onto or {}).get("id") or "", context)
+            said[NEUTRAL] = {**said.get(NEUTRAL, {}), "compoundValue": parts}
+        return {"content": said or None, "id": (onto or {}).get("id")}
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the elements."""
+        content = value.get("content") or {}
+        said = _said_of(content, context)
+        parts = [p for key, c in content.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
+        if parts:
+            said["component"] = [_component(part, context) for part in parts]
+        return said or None
+
+
+def _content_of(value: Resource, old: dict[str, Entity], context: Context) -> dict[str, Entity]:
+    """Returns content with the value of a resource or component, and without its parts."""
+    said = {key: rest for key, c in old.items() if (rest := {n: v for n, v in c.items() if n not in _OURS})}
+    written = VALUES.write(value, context)
+    if written is None:
+        return said
+    key, content = written
+    before = next((k for k, c in old.items() if k != RESIDUE and content.keys() <= c.keys()), None)
+    key = before or key
+    measure = content.get("measureValue")
+    if measure is not None:
+        was = (old.get(key) or {}).get("measureValue") or {}
+        measure = {**{n: v for n, v in was.items() if n not in _MEASURED}, **measure}
+        if ranges := RANGES.to_icure(value.get("referenceRange"), None, context):
+            measure["referenceRanges"] = ranges
+        if severity := _severity(value):
+            measure["severityCode"] = severity
+        content = {"measureValue": measure}
+    said[key] = {**said.get(key, {}), **content}
+    return said
+
+
+_MEASURED = ("value", "unit", "comparator", "unitCodes", "referenceRanges", "severityCode")
+
+
+def _severity(value: Resource) -> str | None:
+    for concept in value.get("interpretation") or ():
+        for said in concept.get("coding") or ():
+            if said.get("system") == INTERPRETATION and isinstance(said.get("code"), str):
+                return str(said["code"])
+    return None
+
+
+def _said_of(content: dict[str, Entity], context: Context) -> Resource:
+    """Returns value, interpretation and ranges of a content."""
+    for key, one in content.items():
+        said = VALUES.read(one, context) if key != RESIDUE else None
+        if not said:
+            continue
+        measure = one.get("measureValue")
+        if measure:
+            unit = {n: v for n, v in said.get("valueQuantity", {}).items() if n in ("unit", "system", "code")}
+            if ranges := RANGES.to_fhir(measure.get("referenceRanges"), context, unit):
+                said["referenceRange"] = ranges
+            if measure.get("severityCode"):
+                codes = [{"system": INTERPRETATION, "code": measure["severityCode"]}]
+                said["interpretation"] = [{"coding": codes}]
+        return said
+    return {}
+
+
+def _component(part: Entity, context: Context) -> Resource:
+    return {"code": CODE.to_fhir(part, context), **_said_of(part.get("content") or {}, context)}
+
+
+def _parts(
+    components: list[Resource], old: dict[str, Entity], service_id: str, context: Context
+) -> list[Entity]:
+    """Returns components as Services of their own; one that was there before keeps its id and what iCure added."""
+    was = [p for key, c in old.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
+    pairs = align(components, [_component(p, context) for p in was])
+    taken = {was[j].get("id") for j in pairs.values()}
+    parts = []
+    for i, component in enumerate(components):
+        under = was[pairs[i]] if i in pairs else {}
+        if i in pairs and _component(under, context) == component:
+            parts.append(under)
+            continue
+        part: Entity = {n: v for n, v in under.items() if n not in ("content", "codes", "label")}
+        if "id" not in part:
+            part["id"] = _part_id(service_id, i, taken)
+        part |= {
+            n: v for n, v in CODE.to_icure(component.get("code"), under, context).items() if v is not None
+        }
+        content = _content_of(component, under.get("content") or {}, context)
+        if content:
+            part["content"] = content
+        parts.append(part)
+    return parts
+
+
+def _part_id(service_id: str, at: int, taken: set[Any]) -> str:
+    """Returns an id that is the same each time the same resource is written, and that no other part has."""
+    again = 0
+    while (made := str(uuid.uuid5(_IDS, f"{service_id}/{at}/{again}"))) in taken:
+        again += 1
+    taken.add(made)
+    return made
+
+
+CODE = Code()
+
+
+class ContentSlot:
+    """The residue as one more entry of `content`, which every iCure client encrypts."""
+
+    def put(self, entity: Entity, sealed: str | None) -> Entity:
+        """Returns the entity with this sealed text as its only residue.
+
+        A Service with components always has the entry, empty if need be: purely compound content would stay visible.
+        """
+        content = {k: v for k, v in (entity.get("content") or {}).items() if k != RESIDUE}
+        if sealed is None and any("compoundValue" in c for c in content.values()):
+            sealed = ""
+        if sealed is not None:
+            content[RESIDUE] = {"stringValue": sealed}
+        rest = {n: v for n, v in entity.items() if n != "content"}
+        return {**rest, "content": content} if content else rest
+
+    def take(self, entity: Entity) -> tuple[Entity, str | None]:
+        """Returns the entity without its residue, and the sealed text if it carried one."""
+        content = entity.get("content") or {}
+        if RESIDUE not in content:
+            return entity, None
+        rest = {n: v for n, v in entity.items() if n != "content"}
+        others = {k: v for k, v in content.items() if k != RESIDUE}
+        return {**rest, "content": others} if others else rest, content[RESIDUE].get("stringValue") or None
+
+
+OBSERVATION = Mapping(
+    "Observation",
+    "Service",
+    (
+        row("identifier", "identifier", each(IDENTIFIER)),
+        row("status", "tags", Status(), where=_is_status),
+        row("category", "tags", Categories(), where=_is_category),
+        row("meta.tag", "tags", Codings(writes=_is_other), where=_is_other),
+        row("", "tags", TypeTag(), where=lambda tag: tag.get("type") == INTERNAL),
+        row("code", "codes label", CODE),
+        row("subject", "patientId", Subject()),
+        row(
+            "effectiveDateTime effectivePeriod effectiveInstant effectiveTiming issued",
+            f"valueDate openingDate closingDate {WITNESS}",
+            Effective(),
+            witness="valueDate",
+        ),
+        row("performer", "responsible", Performer()),
+        row(
+            " ".join((*VALUE_NAMES, "interpretation", "referenceRange", "component")),
+            "content id",
+            Contents(),
+        ),
+        row("note", "notes", each(Note())),
+        row("hasMember", "qualifiedLinks", Members("hasMember")),
+        row("derivedFrom", "qualifiedLinks", Members("derivedFrom")),
+    ),
+    ContentSlot(),
+)

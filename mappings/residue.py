@@ -1,0 +1,362 @@
+"""The keep rule: what FHIR said and iCure cannot say is kept, and used again while it still agrees with iCure.
+
+Strategy: a three-way merge. The *base* is what iCure alone said when FHIR was written, *kept* is what FHIR said. `keep`
+writes down where the two differ, by path; `restore` takes what iCure alone says *now*: where that is still the base, the
+kept text is used, where it changed, iCure wins for that element only.
+
+A node of the residue says of one element:
+  {"k": kept, "b": base}   FHIR said `kept` where iCure says `base`; either may be absent
+  {"o": {name: node}}      an object of both, with members that differ
+  {"l": [item], "x": [base]}  a list of both: its members in FHIR's order, and what iCure says beyond them.
+An item is {"k": kept} (FHIR alone), {"b": base} (the same on both sides), or {"b": base, "n": node}; "i" is the place of
+`base` in iCure's list where the two orders differ.
+
+Rules: list members are aligned by content, never by index. A value and its `_value` sibling are one element, and so are
+the members of a choice (value[x]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from mappings.values import Json, Resource
+
+Node = dict[str, Any]
+Residue = dict[str, Any]
+"""Nodes by element name, JSON-able; `{}` when nothing is kept."""
+
+LONG = 80
+"""Longer strings stand in a base as a digest."""
+SIMILAR = 0.5
+"""How much of two list members must be the same for one to be an edit of the other."""
+
+_DATATYPES = [
+    "Quantity",
+    "CodeableConcept",
+    "String",
+    "Boolean",
+    "Integer",
+    "Range",
+    "Ratio",
+    "SampledData",
+    "Time",
+    "DateTime",
+    "Period",
+    "Instant",
+    "Timing",
+]
+CHOICES = {
+    f"{choice}{datatype}": f"{choice}[x]"
+    for choice in ("value", "effective", "deceased", "multipleBirth", "author")
+    for datatype in (*_DATATYPES, "Reference")
+}
+"""The members of choices, by their names in JSON."""
+_VALUE, _EXTRA = "", "_"
+"""Members of the object that stands for a primitive together with its `_` sibling; FHIR has no such names."""
+
+
+def keep(kept: Resource, base: Resource) -> Residue:
+    """Returns what `base` does not say of `kept`."""
+    return _kept(_gathered(kept), _gathered(base))
+
+
+def restore(base: Resource, nodes: Residue) -> Resource:
+    """Returns what iCure says now, with what was kept wherever it still agrees."""
+    return _spread(_restored_members(_gathered(base), nodes))
+
+
+def _kept(kept: Resource, base: Resource) -> Residue:
+    nodes: Residue = {}
+    for name, value in kept.items():
+        if name not in base:
+            nodes[name] = {"k": value}
+        elif (said := base[name]) != value:
+            nodes[name] = _node(name, value, said)
+    for name in base.keys() - kept.keys():
+        nodes[name] = {"b": _brief(base[name])}
+    return nodes
+
+
+def _restored_members(base: Resource, nodes: Residue) -> Resource:
+    result = dict(base)
+    for name, node in nodes.items():
+        value = _restored(name, result.get(name), node)
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
+def _node(name: str, kept: Json, base: Json) -> Node:
+    if isinstance(kept, dict) and isinstance(base, dict):
+        if not name.endswith("[x]"):
+            return {"o": keep(kept, base)}
+        if kept.keys() == base.keys():
+            return {"o": _kept(kept, base)}
+    elif isinstance(kept, list) and isinstance(base, list) and (pairs := _pairs(kept, base)):
+        return _list_node(kept, base, pairs)
+    return {"k": kept, "b": _brief(base)}
+
+
+def _restored(name: str, base: Json, node: Node) -> Json:
+    """Returns the element for what iCure says now, None when it is absent on both sides."""
+    if "o" in node:
+        if not isinstance(base, dict):
+            return base
+        return _restored_members(base, node["o"]) if name.endswith("[x]") else restore(base, node["o"])
+    if "l" in node:
+        return _restored_list(base, node) if isinstance(base, list) else base
+    return node.get("k") if _brief(base) == node.get("b") else base
+
+
+# lists
+
+
+def _list_node(kept: list[Json], base: list[Json], pairs: dict[int, int]) -> Node:
+    places = [pairs[i] for i in range(len(kept)) if i in pairs]
+    ordered = all(a < b for a, b in pairwise(places))
+    items: list[Node] = []
+    for i, value in enumerate(kept):
+        if i not in pairs:
+            items.append({"k": value})
+            continue
+        said = base[pairs[i]]
+        item: Node = {"b": _brief(said)}
+        if said != value:
+            item["n"] = _node("", value, said)
+        if not ordered:
+            item["i"] = pairs[i]
+        items.append(item)
+    taken = set(places)
+    beyond = [_brief(said) for j, said in enumerate(base) if j not in taken]
+    return {"l": items, "x": beyond} if beyond else {"l": items}
+
+
+def _restored_list(base: list[Json], node: Node) -> Json:
+    items: list[Node] = node["l"]
+    held = [at for at, item in enumerate(items) if "b" in item]
+    held.sort(key=lambda at: items[at].get("i", 0))
+    then = [*(items[at]["b"] for at in held), *node.get("x", ())]
+    now = [_brief(said) for said in base]
+    pairs = align(then, now)
+    found = {at: pairs[i] for i, at in enumerate(held) if i in pairs}
+    hidden = {j for i, j in pairs.items() if i >= len(held) and then[i] == now[j]}
+    values = {at: _restored_item(base[j], items[at]) for at, j in found.items()}
+    places = [found[at] for at in held if at in found]
+    if all(a < b for a, b in pairwise(places)):
+        order = [at for at, item in enumerate(items) if "b" not in item or at in found]
+    else:
+        order = _followed(items, found)
+    return _with_new(base, items, values, order, found, hidden) or None
+
+
+def _restored_item(base: Json, item: Node) -> Json:
+    return _restored("", base, item["n"]) if "n" in item else base
+
+
+def _followed(items: list[Node], found: dict[int, int]) -> list[int]:
+    """Returns the places of items in iCure's new order; what FHIR alone says follows what it stood behind."""
+    behind: dict[int, list[int]] = defaultdict(list)
+    last = -1
+    for at, item in enumerate(items):
+        if "b" in item:
+            last = at
+        else:
+            behind[last].append(at)
+    order = list(behind[-1])
+    for at in sorted(found, key=found.__getitem__):
+        order += [at, *behind.pop(at, ())]
+    return order + [at for rest, places in behind.items() if rest != -1 for at in places]
+
+
+def _with_new(
+    base: list[Json],
+    items: list[Node],
+    values: dict[int, Json],
+    order: list[int],
+    found: dict[int, int],
+    hidden: set[int],
+) -> list[Json]:
+    """Returns the members in `order`, and what is new in iCure behind the neighbour that it has there."""
+    known = {j: at for at, j in found.items()}
+    new_behind: dict[int, list[Json]] = defaultdict(list)
+    last = -1
+    for j, said in enumerate(base):
+        if j in known:
+            last = known[j]
+        elif j not in hidden:
+            new_behind[last].append(said)
+    result = new_behind[-1]
+    for at in order:
+        value = values[at] if at in values else items[at].get("k")
+        if value is not None:
+            result.append(value)
+        result += new_behind.get(at, ())
+    return result
+
+
+def _pairs(kept: list[Json], base: list[Json]) -> dict[int, int]:
+    """Returns which base member each kept one was written as; a base says only a part of what was kept."""
+    left, right = [_gather_member(v) for v in kept], [_gather_member(v) for v in base]
+    return _align(left, right, partial=True)
+
+
+def align(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
+    """Returns which member of `right` each of `left` is: the same one first, else the most similar."""
+    return _align(left, right, partial=False)
+
+
+def _align(left: Sequence[Json], right: Sequence[Json], *, partial: bool) -> dict[int, int]:
+    pairs = {i: i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a == b}
+    rest_left = [i for i in range(len(left)) if i not in pairs]
+    rest_right = [j for j in range(len(right)) if j not in pairs]
+    if not rest_left or not rest_right:
+        return pairs
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for j in rest_right:
+        places[_text(right[j])].append(j)
+    for i in rest_left:
+        if same := places.get(_text(left[i])):
+            pairs[i] = same.popleft()
+    _align_similar(left, right, pairs, partial=partial)
+    return pairs
+
+
+def _align_similar(
+    left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int], *, partial: bool
+) -> None:
+    """Adds the pairs of what is left, most similar first."""
+    taken = set(pairs.values())
+    here = {i: _leaves(left[i]) for i in range(len(left)) if i not in pairs}
+    there = {j: _leaves(right[j]) for j in range(len(right)) if j not in taken}
+    for i in [i for i in here if partial and i in there]:
+        if here[i] and _similarity(here[i], there[i], partial=partial) == 1:
+            pairs[i] = i
+            del here[i], there[i]
+    scores = [
+        (score, -abs(i - j), i, j)
+        for i, a in here.items()
+        for j, b in there.items()
+        if (score := _similarity(a, b, partial=partial)) >= SIMILAR
+    ]
+    taken = set()
+    for _, _, i, j in sorted(scores, reverse=True):
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+
+
+Leaves = frozenset[tuple[str, Any]]
+
+
+def _leaves(value: Json) -> Leaves:
+    """Returns all primitive members of a value with their paths; places in lists do not count."""
+    found: list[tuple[str, Any]] = []
+    _collect(value, "", found)
+    return frozenset(found)
+
+
+def _collect(value: Json, path: str, found: list[tuple[str, Any]]) -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _collect(inner, f"{path}.{name}" if name else path, found)
+    elif isinstance(value, list):
+        for inner in value:
+            _collect(inner, path, found)
+    else:
+        found.append((path, value))
+
+
+def _similarity(a: Leaves, b: Leaves, *, partial: bool) -> float:
+    whole = len(b) if partial else max(len(a), len(b))
+    return len(a & b) / whole if whole else 0.0
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def _brief(value: Json) -> Json:
+    """Returns a value with digests for its long strings."""
+    if isinstance(value, str):
+        return value if len(value) <= LONG else "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:32]
+    if isinstance(value, dict):
+        return {name: _brief(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_brief(inner) for inner in value]
+    return value
+
+
+# one element, several members
+
+
+def _gathered(value: Resource) -> Resource:
+    """Returns an object with `x` and `_x` as one member, and with the member of a choice under its `[x]`."""
+    result = value
+    if any(name[:1] == "_" and len(name) > 1 for name in value):
+        result = _with_siblings(value)
+    if not CHOICES.keys().isdisjoint(result):
+        gathered: Resource = {}
+        for name, inner in result.items():
+            choice = CHOICES.get(name)
+            if choice:
+                gathered.setdefault(choice, {})[name] = inner
+            else:
+                gathered[name] = inner
+        return gathered
+    return dict(result)
+
+
+def _gather_member(value: Json) -> Json:
+    return _gathered(value) if isinstance(value, dict) else value
+
+
+def _with_siblings(value: Resource) -> Resource:
+    result = {name: inner for name, inner in value.items() if name[:1] != "_" or len(name) == 1}
+    for name, extra in value.items():
+        if name[:1] == "_" and len(name) > 1:
+            plain = result.get(name[1:])
+            if isinstance(extra, list):
+                values = plain if isinstance(plain, list) else [None] * len(extra)
+                result[name[1:]] = [_joined(v, x) for v, x in zip(values, extra, strict=False)]
+            else:
+                result[name[1:]] = _joined(plain, extra)
+    return result
+
+
+def _joined(value: Json, extra: Json) -> Json:
+    if extra is None:
+        return value
+    return {_EXTRA: extra} if value is None else {_VALUE: value, _EXTRA: extra}
+
+
+def _spread(value: Resource) -> Resource:
+    """Returns an object with its members as JSON has them: the reverse of `_gathered`."""
+    result: Resource = {}
+    for name, inner in value.items():
+        if name.endswith("[x]") and isinstance(inner, dict):
+            for choice, chosen in inner.items():
+                _put(result, choice, chosen)
+        else:
+            _put(result, name, inner)
+    return result
+
+
+def _put(result: Resource, name: str, value: Json) -> None:
+    if isinstance(value, dict) and (_EXTRA in value or _VALUE in value):
+        if _VALUE in value:
+            result[name] = value[_VALUE]
+        result["_" + name] = value[_EXTRA]
+    elif isinstance(value, list) and any(isinstance(v, dict) and (_EXTRA in v or _VALUE in v) for v in value):
+        values = [v.get(_VALUE) if isinstance(v, dict) else v for v in value]
+        if any(v is not None for v in values):
+            result[name] = values
+        result["_" + name] = [v.get(_EXTRA) if isinstance(v, dict) else None for v in value]
+    else:
+        result[name] = value
