@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -23,6 +25,7 @@ MAX_BODY_BYTES = 128 * 1024 * 1024
 VERSION = "embedded"
 ACCESS_KEYS_HEADER = "Icure-Access-Control-Keys"
 ANONYMITY_HEADER = "Icure-Request-Autofix-Anonymity"
+PREFIX = "/rest/v2"
 PUBLIC_PATHS = (
     "/rest/v2/auth/login",
     "/rest/v2/auth/refresh",
@@ -36,6 +39,14 @@ log = logging.getLogger(__name__)
 
 class EmbeddedApp(Flask):
     """A Flask application whose unforeseen errors reach a caller inside the process as they are."""
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        """Serves a request, also when the application is mounted at `/rest/v2` below another one."""
+        mounted = environ.get("SCRIPT_NAME", "")
+        if mounted.endswith(PREFIX):
+            path = PREFIX + environ.get("PATH_INFO", "")
+            environ = environ | {"SCRIPT_NAME": mounted.removesuffix(PREFIX), "PATH_INFO": path}
+        return super().wsgi_app(environ, start_response)
 
     def handle_exception(self, e: Exception) -> Response:
         """Raises the error again for in-process callers; answers 500 over HTTP."""

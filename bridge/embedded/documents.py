@@ -73,18 +73,19 @@ class Documents:
         with self.store.writing() as writing:
             if writing.get(entity_type, entity["id"]) is not None:
                 raise Stale(f"there is already a {entity_type.name} with id {entity['id']}")
-            self._check_hierarchy(writing, entity_type, entity)
+            self._check_hierarchy(writing, entity)
             return writing.save(entity_type, entity, None)
 
     def create_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
         """Returns the documents made; ids that are taken are left out."""
         created = [self._new(entity_type, one) for one in _array(sent)]
+        saved = []
         with self.store.writing() as writing:
-            return [
-                writing.save(entity_type, entity, None)
-                for entity in created
-                if writing.get(entity_type, entity["id"]) is None
-            ]
+            for entity in created:
+                if writing.get(entity_type, entity["id"]) is None:
+                    self._check_hierarchy(writing, entity)
+                    saved.append(writing.save(entity_type, entity, None))
+        return saved
 
     def _new(self, entity_type: EntityType, sent: Any) -> Entity:
         entity = read(entity_type.shape, sent)
@@ -107,23 +108,22 @@ class Documents:
                 raise AccessDenied()
             if previous.rev != entity["rev"]:
                 raise Stale(f"Revision does not match for entity with id {entity['id']}")
-            self._check_unshared(entity_type, previous, entity)
-            self._check_hierarchy(writing, entity_type, entity)
+            self._check_change(writing, entity_type, previous, entity)
             return writing.save(entity_type, entity, previous)
 
     def modify_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
         """Returns the changed documents; unknown, stale and inaccessible ones are left out."""
         changed = [self._changed(entity_type, one) for one in _array(sent)]
+        saved = []
         with self.store.writing() as writing:
-            saved = []
             for entity in changed:
                 previous = writing.get(entity_type, entity["id"])
                 if previous is None or not self.may_write(entity_type, previous):
                     continue
                 if previous.rev == entity["rev"]:
-                    self._check_unshared(entity_type, previous, entity)
+                    self._check_change(writing, entity_type, previous, entity)
                     saved.append(writing.save(entity_type, entity, previous))
-            return saved
+        return saved
 
     def _changed(self, entity_type: EntityType, sent: Any) -> Entity:
         entity = read(entity_type.shape, sent)
@@ -133,23 +133,25 @@ class Documents:
         completion.complete(entity_type, entity)
         return entity
 
-    @staticmethod
-    def _check_unshared(entity_type: EntityType, previous: Document, entity: Entity) -> None:
-        """Raises `BadRequest` when a write would change the secure delegations."""
-        if entity_type not in DELEGATED:
-            return
-        known = previous.entity.get("securityMetadata")
-        if known is not None and _unordered(known) != _unordered(entity.get("securityMetadata")):
-            raise BadRequest("Impossible to modify directly security metadata: use `share` methods instead.")
+    def _check_change(self, view: View, entity_type: EntityType, previous: Document, entity: Entity) -> None:
+        """Raises when a write would give somebody access by another way than sharing."""
+        if entity_type in DELEGATED:
+            known = previous.entity.get("securityMetadata")
+            if known is not None and _unordered(known) != _unordered(entity.get("securityMetadata")):
+                raise BadRequest(
+                    "Impossible to modify directly security metadata: use `share` methods instead."
+                )
+        elif "parentId" in entity_type.shape.members:
+            if not self.caller.admin and previous.entity.get("parentId") != entity.get("parentId"):
+                raise AccessDenied("only administrators may change the parent of a data owner")
+            self._check_hierarchy(view, entity)
 
     @staticmethod
-    def _check_hierarchy(view: View, entity_type: EntityType, entity: Entity) -> None:
-        """Raises `Illegal` when a healthcare party would be its own ancestor."""
+    def _check_hierarchy(view: View, entity: Entity) -> None:
+        """Raises `Illegal` when a data owner would be its own ancestor."""
         parent = entity.get("parentId")
-        if entity_type is entities.HEALTHCARE_PARTY and parent is not None:
-            above = (parent, *ancestors(view, parent))
-            if entity["id"] in above:
-                raise Illegal("a healthcare party cannot be its own ancestor")
+        if parent is not None and entity["id"] in (parent, *ancestors(view, parent)):
+            raise Illegal("a data owner cannot be its own ancestor")
 
     def delete(self, entity_type: EntityType, entity_id: str, rev: str | None) -> Document:
         """Returns the document, soft-deleted from now on."""

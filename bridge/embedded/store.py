@@ -29,6 +29,8 @@ from bridge.embedded.model import Entity
 
 DATABASE = "icure.sqlite"
 BUSY_TIMEOUT_SECONDS = 60
+CACHE_KIBIBYTES = 16_384
+CHECKPOINT_PAGES = 4096
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE documents (
@@ -234,9 +236,11 @@ class Writing(View):
             after |= service_rows_after
         self._connection.executemany(
             "DELETE FROM entries WHERE field = ? AND owner = ? AND key = ? AND number = ? AND item = ?",
-            before - after,
+            sorted(before - after),
         )
-        self._connection.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", after - before)
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", sorted(after - before)
+        )
 
     def _move_services(self, old: Entity | None, new: Entity | None) -> tuple[set[index.Row], set[index.Row]]:
         """Returns the rows of the newest versions of all concerned Services before and after a write."""
@@ -355,6 +359,8 @@ class Store:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         return connection
 
     @staticmethod

@@ -1,0 +1,163 @@
+"""iCure's own SDK for JavaScript, driven from Python: what it returns is what any iCure client would see."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+
+HERE = Path(__file__).parent
+INSTALL = ["npm", "install", "--no-audit", "--no-fund"]
+INSTALL_SECONDS = 300
+
+
+class SdkError(Exception):
+    """The SDK refused or failed."""
+
+
+def install() -> None:
+    """Installs the SDK beside this file; skips the test where there is no Node, except in continuous integration."""
+    missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
+    if missing:
+        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        say(f"the tests with iCure's SDK need {' and '.join(missing)}")
+    if not (HERE / "node_modules" / "@icure" / "cardinal-sdk").is_dir():
+        subprocess.run(INSTALL, cwd=HERE, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL)
+
+
+class Sdk:
+    """One logged-in instance of the SDK in a Node process of its own; its methods return entities as dicts."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    @classmethod
+    def start(cls, url: str, login: str, password: str, data_owner_id: str, private_key_hex: str) -> Self:
+        """Logs in at the server with base `url` (without `/rest/v2`), with this private key (PKCS#8, hex)."""
+        process = subprocess.Popen(
+            ["node", str(HERE / "driver.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        sdk = cls(process)
+        try:
+            sdk.call(
+                "login",
+                url=url.rstrip("/"),
+                login=login,
+                password=password,
+                dataOwnerId=data_owner_id,
+                privateKey=private_key_hex,
+                publicKey=public_key_hex(private_key_hex),
+            )
+        except BaseException:
+            sdk.close()
+            raise
+        return sdk
+
+    def close(self) -> None:
+        """Ends the Node process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """Returns the answer to a command of the driver; raises `SdkError`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        given = {name: value for name, value in arguments.items() if value is not None}
+        self._process.stdin.write(json.dumps({"command": command} | given) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SdkError(f"the driver ended during {command}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise SdkError(answer["error"])
+        return answer["result"]
+
+    def create_patient(self, patient: dict[str, Any], delegates: list[str] | None = None) -> dict[str, Any]:
+        return self.call("createPatient", patient=patient, delegates=delegates)
+
+    def get_patient(self, patient_id: str) -> dict[str, Any]:
+        return self.call("getPatient", id=patient_id)
+
+    def update_patient(self, patient_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        return self.call("updatePatient", id=patient_id, changes=changes)
+
+    def delete_patient(self, patient_id: str) -> dict[str, Any]:
+        return self.call("deletePatient", id=patient_id)
+
+    def share_patient_with(self, patient_id: str, delegate: str) -> dict[str, Any]:
+        return self.call("sharePatientWith", id=patient_id, delegate=delegate)
+
+    def secret_ids_of_patient(self, patient_id: str) -> list[str]:
+        return self.call("secretIdsOfPatient", id=patient_id)
+
+    def find_patients(self, **criteria: Any) -> list[dict[str, Any]]:
+        """Returns the caller's patients; criteria: name, identifier, gender, birthDates=[from, to], ids."""
+        return self.call("findPatients", **criteria)
+
+    def create_contact(
+        self, patient_id: str, contact: dict[str, Any], delegates: list[str] | None = None
+    ) -> dict[str, Any]:
+        return self.call("createContact", patientId=patient_id, contact=contact, delegates=delegates)
+
+    def get_contact(self, contact_id: str) -> dict[str, Any]:
+        return self.call("getContact", id=contact_id)
+
+    def update_contact(self, contact_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        return self.call("updateContact", id=contact_id, changes=changes)
+
+    def delete_contact(self, contact_id: str) -> dict[str, Any]:
+        return self.call("deleteContact", id=contact_id)
+
+    def patient_of_contact(self, contact_id: str) -> list[str]:
+        return self.call("patientOfContact", id=contact_id)
+
+    def share_contact_with(self, contact_id: str, delegate: str) -> dict[str, Any]:
+        return self.call("shareContactWith", id=contact_id, delegate=delegate)
+
+    def get_service(self, service_id: str) -> dict[str, Any]:
+        return self.call("getService", id=service_id)
+
+    def update_service(self, service_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """Changes a Service where it stands, with a new `modified`; returns its Contact."""
+        return self.call("updateService", id=service_id, changes=changes)
+
+    def find_services(self, **criteria: Any) -> list[dict[str, Any]]:
+        """Returns the caller's services; one criterion: code={type, code}, tag={type, code}, identifier."""
+        return self.call("findServices", **criteria)
+
+    def find_services_of_patient(self, patient_id: str) -> list[dict[str, Any]]:
+        return self.call("findServicesOfPatient", patientId=patient_id)
+
+    def find_contacts_of_patient(self, patient_id: str) -> list[dict[str, Any]]:
+        return self.call("findContactsOfPatient", patientId=patient_id)
+
+    def current_user(self) -> dict[str, Any]:
+        return self.call("currentUser")
+
+    def current_data_owner(self) -> dict[str, Any]:
+        return self.call("currentDataOwner")
+
+    def create_token(self, user_id: str, seconds: int) -> str:
+        return self.call("createToken", userId=user_id, seconds=seconds)
+
+
+def public_key_hex(private_key_hex: str) -> str:
+    """Returns the public half (SPKI, hex) of a private key (PKCS#8, hex)."""
+    key = load_der_private_key(bytes.fromhex(private_key_hex), None)
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()
