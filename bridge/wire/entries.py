@@ -19,11 +19,11 @@ from mappings.values import Json, Resource
 MAX_ENTRIES = 20000
 
 NOT_A_BUNDLE = Flaw("invalid", "Only a Bundle can be posted here.")
-NO_BUNDLE_TYPE = Flaw("required", "A Bundle says its resourceType; taken as a Bundle.", "deviation")
+NO_BUNDLE_TYPE = Flaw("required", "A Bundle says its resourceType.", "deviation", "Taken as a Bundle.")
 NOT_A_TRANSACTION = Flaw("not-supported", "Only Bundles of type transaction are served.")
 ONLY_SEARCH = Flaw("structure", "Stands only in a searchset or a history, not in a transaction.")
 ONLY_ANSWER = Flaw("structure", "Stands only in an answer, not in a transaction.")
-NO_REQUEST = Flaw("required", "An entry says its request; taken as a POST to its type.", "deviation")
+NO_REQUEST = Flaw("required", "An entry says its request.", "deviation", "Taken as a POST to its type.")
 NO_RESOURCE = Flaw("required", "A POST, PUT or PATCH has a resource.")
 SPARE_RESOURCE = Flaw("structure", "A GET, HEAD or DELETE has no resource.")
 NESTED_BUNDLE = Flaw("not-supported", "A Bundle in a transaction is not served.")
@@ -32,6 +32,7 @@ REPEATED_FULL_URL = Flaw("duplicate", "This fullUrl stands in an earlier entry."
 OTHER_ID = Flaw("value", "The id of the resource differs from this one.")
 OTHER_TYPE = Flaw("value", "The type of the resource differs from this one.")
 BAD_URL = Flaw("value", "A url is relative to the base: Type for POST, Type/id or Type?query for others.")
+NO_OPERATIONS = Flaw("not-supported", "Operations ($name) are not served in a transaction.")
 REPEATED_TARGET = Flaw("duplicate", "An earlier entry changes the same resource.")
 BAD_CONDITION = Flaw("value", "A condition is a query such as identifier=system|value.")
 UNUSED_CONDITION = Flaw("value", "Goes with another method.")
@@ -225,6 +226,9 @@ class _Envelope:
         """Returns the entry that method and url say."""
         url = url.removeprefix(self.base).removeprefix("/") if self.base else url.removeprefix("/")
         match = _URL.fullmatch(url)
+        if "$" in url.partition("?")[0]:
+            found.add(NO_OPERATIONS, path)
+            return None
         if match is None:
             if method in ("GET", "HEAD") and ":" not in url.partition("?")[0]:
                 return Entry(index, method, url)

@@ -17,6 +17,7 @@ from bridge.wire.shapes import Shape, resource_shape
 from bridge.wire.walk import MAX_TOLD, Findings, Path, text_of, walk_resource
 from mappings.values import Json, Number, Resource
 
+MODEL_REFUSES = "The R4B model does not allow this."
 ADDITIONAL_VALUE = "https://icure.com/fhir/StructureDefinition/additional-value"
 """URL of the extension that keeps each further `value[x]` of an Observation."""
 
@@ -31,7 +32,9 @@ def check(
     """
     name = resource.get("resourceType") if type(resource) is dict else None
     if expected_type is not None and type(name) is str and name != expected_type:
-        raise Invalid(issues=[Issue("invalid", f"A {expected_type} belongs here.", at or expected_type)])
+        raise Invalid(
+            issues=[Issue("invalid", f"The resource must be of type {expected_type}.", at or expected_type)]
+        )
     found = Findings(strict=strict)
     known = resource_shape(name)
     path: Path = (None, at or (known.name if known else expected_type or "Resource"), None)
@@ -40,7 +43,8 @@ def check(
         raise Invalid(issues=found.errors)
     if found.two_values:
         resource = _one_value(resource)
-    pass_model(shape, _without_extension_siblings(resource) if found.extension_siblings else resource, path)
+    plain = not (found.extension_siblings or found.two_values)
+    pass_model(shape, resource if plain else _without_extension_siblings(resource), path)
     return resource, found.warnings
 
 
@@ -63,7 +67,7 @@ def _issues(error: ValidationError, path: Path) -> list[Issue]:
         at = path
         for step in one["loc"]:
             at = (at[0], at[1], step) if isinstance(step, int) else (at, step.removesuffix("__ext"), None)
-        told.append(Issue("structure", "The R4B model does not allow this.", text_of(at)))
+        told.append(Issue("structure", MODEL_REFUSES, text_of(at)))
     return told
 
 

@@ -5,8 +5,6 @@ Facts: https://hl7.org/fhir/R4/http.html#mime-type, https://hl7.org/fhir/R4/http
 
 from __future__ import annotations
 
-from email.message import Message
-
 from bridge.errors import NotAcceptable, UnsupportedMediaType
 
 FHIR_JSON = "application/fhir+json"
@@ -37,8 +35,8 @@ def check_accept(header: str | None, format_parameter: str | None = None) -> str
     A blank in `_format` is read as the `+` that it was in the URL. Raises `NotAcceptable`.
     """
     if format_parameter is not None:
-        name, parameters = _parsed(format_parameter.strip().replace(" ", "+", 1))
-        wanted = _FORMATS.get(name) if _is_r4(parameters) else None
+        name, parameters = _parsed(format_parameter)
+        wanted = _FORMATS.get(name.replace(" ", "+")) if _is_r4(parameters) else None
         if wanted is None:
             raise NotAcceptable(_WORDS)
         return wanted
@@ -57,10 +55,9 @@ def check_accept(header: str | None, format_parameter: str | None = None) -> str
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:
-    message = Message()
-    message["Content-Type"] = " ".join(text.split())
-    name, *parameters = message.get_params(failobj=[("", "")])
-    return name[0].lower(), {key.lower(): value for key, value in parameters}
+    name, *rest = text.split(";")
+    parameters = (part.partition("=") for part in rest)
+    return name.strip().lower(), {key.strip().lower(): value.strip(' "') for key, _, value in parameters}
 
 
 def _is_r4(parameters: dict[str, str]) -> bool:

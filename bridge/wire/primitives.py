@@ -20,12 +20,14 @@ from mappings.values import Json, Number
 class Flaw(NamedTuple):
     """What is wrong with a value: an issue type, the rule in words, and how grave it is.
 
-    A `deviation` from R4 is an error under strict validation and a warning otherwise.
+    A `deviation` from R4 is an error under strict validation, else a warning that also says what was done about
+    it. A `remark` is such a warning about what R4 allows; strict validation passes over it.
     """
 
     code: str
     text: str
-    weight: Literal["error", "deviation", "warning"] = "error"
+    weight: Literal["error", "deviation", "remark"] = "error"
+    done: str = ""
 
 
 Rule = Callable[[Json], Flaw | None]
@@ -38,9 +40,7 @@ BLANK = Flaw("value", "Must not be empty or only white space.")
 TOO_LONG = Flaw("too-long", f"A string has at most {MAX_STRING} characters.")
 UNKNOWN_CODE = Flaw("code-invalid", "Not one of the codes that FHIR allows here.")
 NOT_A_DATE = Flaw("value", "The calendar has no such day.")
-ODD_ELEMENT_ID = Flaw(
-    "value", "An element id outside A-Z, a-z, 0-9, - and . was accepted as sent.", "warning"
-)
+ODD_ELEMENT_ID = Flaw("value", "An element id had better look like an id.", "remark", "Accepted as sent.")
 
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _YEAR = r"(?!0000)[0-9]{4}"
@@ -159,7 +159,7 @@ RULES: dict[str, Rule] = {
     "base64Binary": _base64,
     "boolean": _boolean,
     "canonical": _uri,
-    "code": _form(r"\S+(?:\s\S+)*", "A code has no white space but single blanks inside.", re.ASCII),
+    "code": _form(r"\S+(?:\s\S+)*", "A code has no white space but single blanks inside."),
     "date": _calendar(f"{_YEAR}(?:-{_MONTH}(?:-{_DAY})?)?", "A date is YYYY, YYYY-MM or YYYY-MM-DD."),
     "dateTime": _calendar(
         f"{_YEAR}(?:-{_MONTH}(?:-{_DAY}(?:T{_CLOCK}{_ZONE})?)?)?",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,8 +72,7 @@ class _Hooks:
             return members
         self.flawed = True
         repeated = _Repeated(members)
-        names = [name for name, _ in pairs]
-        repeated.names = [name for name in members if names.count(name) > 1]
+        repeated.names = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
         return repeated
 
     def integer(self, text: str) -> int | Number | _Flaw:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bridge.errors import Issue
+from bridge.errors import Issue, warning
 from bridge.wire.primitives import ID, NULL, Flaw
 from bridge.wire.shapes import Element, Shape, is_element_name, resource_shape
 from mappings.values import Json, Resource
@@ -32,14 +32,22 @@ REQUIRED = Flaw("required", "Is required.")
 UNEVEN = Flaw("structure", "The arrays of values and of their extensions must have the same length.")
 TWO_CHOICES = Flaw("structure", "Only one type of this element may be present.")
 TWO_VALUES = Flaw(
-    "structure", "Only one value[x] stays in its place, others go to an extension.", "deviation"
+    "structure",
+    "Only one type of this element may be present.",
+    "deviation",
+    "The first stays, the others were moved into an extension.",
 )
 EXTENSION_BOTH = Flaw("structure", "An extension has either a value or extensions, not both.")
 EXTENSION_NEITHER = Flaw("structure", "An extension has a value or extensions.")
 NO_TYPE = Flaw("required", "A resource says its resourceType.")
 UNKNOWN_TYPE = Flaw("not-supported", "This resourceType is not one of R4 that this server knows.")
 NESTED = Flaw("structure", "A contained resource cannot contain others.")
-BARE_REFERENCE = Flaw("value", "A reference is Type/id or a URL; a bare id is beyond R4.", "deviation")
+BARE_REFERENCE = Flaw(
+    "value",
+    "A reference is Type/id or a URL, not an id alone.",
+    "deviation",
+    "Accepted where it can be resolved.",
+)
 NOT_A_REFERENCE = Flaw("value", "A reference is Type/id, #id, a query or a URL, without white space.")
 
 
@@ -57,11 +65,19 @@ class Findings:
 
     def add(self, flaw: Flaw, path: Path) -> None:
         """Notes the flaw, as an error or as a warning."""
-        grave = flaw.weight == "error" or (flaw.weight == "deviation" and self.strict)
-        told = self.errors if grave else self.warnings
-        issue = Issue(flaw.code, flaw.text, text_of(path), "error" if grave else "warning")
-        if len(told) < MAX_TOLD and issue not in told:
-            told.append(issue)
+        if len(self.errors) > MAX_TOLD:
+            return
+        if flaw.weight == "error" or (flaw.weight == "deviation" and self.strict):
+            _tell(self.errors, Issue(flaw.code, flaw.text, text_of(path)))
+        elif not self.strict:
+            _tell(self.warnings, warning(flaw.code, f"{flaw.text} {flaw.done}", text_of(path)))
+
+
+def _tell(told: list[Issue], issue: Issue) -> None:
+    if len(told) < MAX_TOLD and issue not in told:
+        told.append(issue)
+        if len(told) == MAX_TOLD:
+            told.append(Issue("informational", "More of this is not listed.", severity="information"))
 
 
 def text_of(path: Path) -> str:
