@@ -1,0 +1,1 @@
+"""What the mappings promise: the five laws, tables of both ways, and what stays in clear."""

@@ -1,0 +1,198 @@
+"""The five laws of the keep rule, over every mapping."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
+
+from bridge import wire
+from mappings import REGISTRY
+from mappings.values import Entity, Resource
+
+from .completion import AFTERWARDS, MODELS, completed
+from .helpers import CONTEXT, assert_same, expected, stored, written
+from .strategies import ENTITIES, EXTENSIONS, resources
+
+FEW = settings(
+    max_examples=int(os.environ.get("EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    print_blob=False,
+)
+
+every_mapping = pytest.mark.parametrize("resource_type", REGISTRY)
+every_afterwards = pytest.mark.parametrize("later", AFTERWARDS)
+
+
+@every_mapping
+@every_afterwards
+@FEW
+@given(st.data())
+def test_a_resource_comes_back_as_it_was_sent(later: str, resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    resource = data.draw(resources(resource_type))
+    wire.check(resource)
+    entity, residue = written(mapping, resource)
+    assert_same(
+        mapping.to_fhir(AFTERWARDS[later](mapping.entity_type, entity), residue, CONTEXT), expected(resource)
+    )
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_what_is_written_the_server_accepts(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    entity, _ = written(mapping, data.draw(resources(resource_type)))
+    stored_there = MODELS[mapping.entity_type](entity)
+    assert entity.keys() - {"patientId"} <= stored_there.keys()
+
+
+@every_mapping
+@every_afterwards
+@FEW
+@given(st.data())
+def test_an_untouched_update_changes_nothing(later: str, resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    resource = data.draw(resources(resource_type))
+    entity, residue = written(mapping, resource)
+    entity = AFTERWARDS[later](mapping.entity_type, entity)
+    again = mapping.to_icure(mapping.to_fhir(entity, residue, CONTEXT), entity, residue, CONTEXT)
+    assert_same(again[0], entity)
+    assert_same(again[1], residue)
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_an_untouched_update_of_what_an_sdk_wrote_changes_nothing(
+    resource_type: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    entity = data.draw(ENTITIES[mapping.entity_type])
+    again, residue = mapping.to_icure(mapping.to_fhir(entity, {}, CONTEXT), entity, {}, CONTEXT)
+    assert_same(again, entity)
+    assert residue == {}
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_an_update_of_what_icure_has_no_home_for_leaves_what_an_sdk_wrote(
+    resource_type: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    entity = data.draw(ENTITIES[mapping.entity_type])
+    resource = {**mapping.to_fhir(entity, {}, CONTEXT), "language": "nl", "extension": EXTENSIONS[:1]}
+    again, residue = mapping.to_icure(resource, entity, {}, CONTEXT)
+    assert_same(again, entity)
+    assert_same(mapping.to_fhir(again, stored(residue), CONTEXT), resource)
+
+
+@every_mapping
+@every_afterwards
+@FEW
+@given(st.data())
+def test_an_update_over_what_an_sdk_wrote_comes_back_as_it_was_sent(
+    later: str, resource_type: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    resource = data.draw(resources(resource_type))
+    onto = completed(mapping.entity_type, data.draw(ENTITIES[mapping.entity_type]))
+    entity, residue = mapping.to_icure(resource, onto, {}, CONTEXT)
+    entity = AFTERWARDS[later](mapping.entity_type, entity)
+    assert_same(mapping.to_fhir(entity, stored(residue), CONTEXT), expected(resource))
+
+
+@every_mapping
+@every_afterwards
+@FEW
+@given(st.data())
+def test_an_update_over_another_resource_comes_back_as_it_was_sent(
+    later: str, resource_type: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    before = data.draw(resources(resource_type))
+    resource = data.draw(resources(resource_type) | _mixed(before, resource_type))
+    onto, kept = written(mapping, before)
+    onto = completed(mapping.entity_type, onto)
+    entity, residue = mapping.to_icure(resource, onto, kept, CONTEXT)
+    entity = AFTERWARDS[later](mapping.entity_type, entity)
+    assert_same(mapping.to_fhir(entity, stored(residue), CONTEXT), expected(resource))
+
+
+@st.composite
+def _mixed(draw: st.DrawFn, before: Resource, resource_type: str) -> Resource:
+    """Draws a resource that has some elements of another one, and lists of it in another order."""
+    other = draw(resources(resource_type))
+    for name, value in before.items():
+        if isinstance(value, list) and f"_{name}" not in before and draw(st.booleans()):
+            other[name] = draw(st.permutations(value))[: draw(st.integers(1, len(value)))]
+            other.pop(f"_{name}", None)
+    return other
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_what_no_row_owns_survives_every_update(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    owned = {name for row in mapping.rows for name in row.icure}
+    onto: Entity = data.draw(ENTITIES[mapping.entity_type])
+    entity, _ = mapping.to_icure(data.draw(resources(resource_type)), onto, {}, CONTEXT)
+    assert_same(
+        {n: v for n, v in entity.items() if n not in owned or n == "id"},
+        {n: v for n, v in onto.items() if n not in owned or n == "id"},
+    )
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_what_an_sdk_wrote_is_a_valid_resource(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    entity = data.draw(ENTITIES[mapping.entity_type])
+    resource = mapping.to_fhir(entity, {}, CONTEXT)
+    wire.check({"id": "x", **resource}, strict=True)
+    assert_same(mapping.to_fhir(entity, None, CONTEXT), resource)
+
+
+@every_mapping
+@every_afterwards
+@FEW
+@given(st.data())
+def test_without_its_residue_an_entity_is_a_valid_resource(
+    later: str, resource_type: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    entity, _ = written(mapping, data.draw(resources(resource_type)))
+    wire.check(mapping.to_fhir(AFTERWARDS[later](mapping.entity_type, entity), {}, CONTEXT), strict=True)
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_a_second_trip_without_residue_changes_nothing(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    entity = data.draw(ENTITIES[mapping.entity_type])
+    once = mapping.to_fhir(entity, {}, CONTEXT)
+    again, residue = written(mapping, once)
+    assert_same(mapping.to_fhir(again, residue, CONTEXT), once)
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_the_slot_gives_back_what_was_put_into_it(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    entity = data.draw(ENTITIES[mapping.entity_type])
+    for sealed in ("first", "second"):
+        held = completed(mapping.entity_type, mapping.slot.put(mapping.slot.put(entity, "before"), sealed))
+        bare, taken = mapping.slot.take(held)
+        assert taken == sealed
+        assert_same(bare, completed(mapping.entity_type, mapping.slot.put(entity, None)))
