@@ -1,0 +1,99 @@
+"""The application: the only place where the parts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import requests
+from flask import Flask, Response
+from flask_cors import CORS
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+
+from bridge import errors, logs
+from bridge.auth import Authenticator
+from bridge.config import Config
+from bridge.crypto.manifest import load_manifests
+from bridge.embedded import create_app as create_embedded
+from bridge.embedded.adapter import InProcess
+from bridge.keychain import Keychain
+from bridge.routes import fhir, health, keychain
+from bridge.routes.answers import refuse
+from bridge.scope import Bridge
+from bridge.state import Sqlite, State, deployment_secret
+from bridge.upstream import Upstream
+
+EMBEDDED_URL = "http://embedded.invalid"
+EMBEDDED_PATHS = ("/rest/v2", "/ws/v2")
+EXPOSED = ["ETag", "Location", "Last-Modified", "Warning", "X-Request-Id"]
+
+
+def create_app(config: Config) -> Flask:
+    """Returns the WSGI application of one process."""
+    app = Flask("bridge")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret = deployment_secret(config.data_dir, config.secret_file)
+    state = State(Sqlite(config.data_dir), secret)
+    upstream = _upstream(app, config)
+    app.extensions["bridge"] = Bridge(
+        config=config,
+        upstream=upstream,
+        state=state,
+        authenticator=Authenticator(upstream),
+        keychain=Keychain(state, secret, config),
+        manifests=load_manifests(config.encrypted_fields_file),
+    )
+    for blueprint in (fhir.bp, keychain.bp, health.bp):
+        app.register_blueprint(blueprint)
+    if config.cors_origins:
+        CORS(
+            app, resources=r"/rest/(fhir|icdx)/.*", origins=list(config.cors_origins), expose_headers=EXPOSED
+        )
+    logs.watch(app)
+    _handle_errors(app)
+    return app
+
+
+def _upstream(app: Flask, config: Config) -> Upstream:
+    if not config.embedded:
+        return Upstream(config.icure_url)
+    embedded = create_embedded(config.data_dir)
+    session = requests.Session()
+    session.mount(EMBEDDED_URL, InProcess(embedded))
+    app.wsgi_app = _Beside(app.wsgi_app, embedded)  # type: ignore[method-assign]
+    return Upstream(EMBEDDED_URL, session)
+
+
+class _Beside:
+    """Two WSGI applications under one address: iCure's paths go to the embedded store."""
+
+    def __init__(self, bridge: Any, embedded: Any) -> None:
+        self._bridge, self._embedded = bridge, embedded
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        ours = not environ.get("PATH_INFO", "").startswith(EMBEDDED_PATHS)
+        answer: Iterable[bytes] = (self._bridge if ours else self._embedded)(environ, start_response)
+        return answer
+
+
+def _handle_errors(app: Flask) -> None:
+    @app.errorhandler(Exception)
+    def handle(error: Exception) -> Response:
+        if isinstance(error, RequestEntityTooLarge):
+            error = errors.TooLarge()
+        elif isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            error = errors.MethodNotAllowed(headers={"Allow": allowed})
+        elif isinstance(error, HTTPException):
+            error = (
+                errors.NotSupported("There is no such route.")
+                if error.code == 404
+                else errors.Invalid(error.name)
+            )
+        elif errors.explain(error)[0] == 500:
+            if app.testing:
+                raise error
+            logs.unexpected(error)
+        return refuse(error)

@@ -1,0 +1,84 @@
+"""What this server says of itself, read off the registry and the search tables.
+
+https://hl7.org/fhir/R4/capabilitystatement.html
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from bridge.config import Config
+from bridge.search import PARAMETERS
+from mappings import REGISTRY
+from mappings.values import Resource
+
+INTERACTIONS = ("read", "vread", "create", "delete", "search-type")
+RELEASED = "2026-11-21"
+
+
+def capability_statement(config: Config, base: str) -> Resource:
+    """Returns the CapabilityStatement of this deployment."""
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": RELEASED,
+        "kind": "instance",
+        "software": {"name": "icure-fhir-bridge", "version": version("icure-fhir-bridge")},
+        "implementation": {"description": "FHIR R4 on iCure, end-to-end encrypted", "url": base},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "documentation": (
+                    "Load your private key at /rest/icdx/v1/keychain/{dataOwnerId} first. A transaction is atomic, "
+                    "not isolated: others may see a part of it while it is written. A search finds what is shared with "
+                    f"the caller's data owner. Content beyond R4 is {_lenience(config.validation)}; references to "
+                    f"something unknown are {_lenience(config.references)}, but for Observation.subject."
+                ),
+                "security": {
+                    "cors": bool(config.cors_origins),
+                    "service": [
+                        {
+                            "coding": [
+                                {
+                                    "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+                                    "code": "Basic",
+                                }
+                            ]
+                        }
+                    ],
+                    "description": "The caller's iCure login: Basic, or Bearer with an iCure JWT.",
+                },
+                "resource": [_resource(resource_type) for resource_type in REGISTRY],
+                "interaction": [{"code": "transaction", "documentation": "POST entries."}],
+            }
+        ],
+    }
+
+
+def _lenience(setting: str) -> str:
+    return "refused" if setting == "strict" else "accepted with a warning"
+
+
+def _resource(resource_type: str) -> dict[str, Any]:
+    return {
+        "type": resource_type,
+        "interaction": [{"code": code} for code in INTERACTIONS],
+        "versioning": "versioned",
+        "readHistory": False,
+        "updateCreate": False,
+        "conditionalCreate": False,
+        "conditionalRead": "not-supported",
+        "conditionalUpdate": False,
+        "conditionalDelete": "not-supported",
+        "searchParam": [
+            {
+                "name": name,
+                "type": parameter.type,
+                **({"documentation": parameter.documentation} if parameter.documentation else {}),
+            }
+            for name, parameter in PARAMETERS[resource_type].items()
+        ],
+    }

@@ -1,0 +1,156 @@
+"""Settings: one frozen value, read from the environment once, at start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+
+class ConfigError(Exception):
+    """A setting has a value that cannot be used; the text names the setting."""
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("must be an http or https URL")
+    if parts.username or parts.password:
+        raise ValueError("must not hold credentials")
+    return text.rstrip("/")
+
+
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as e:
+        raise ValueError("is not a known IANA time zone") from e
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise ValueError("must be a whole number above 0")
+    return number
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _proxies(text: str) -> tuple[str, ...]:
+    for word in _words(text):
+        try:
+            ip_network(word, strict=False)
+        except ValueError as e:
+            raise ValueError("must be addresses or networks, e.g. 10.0.0.0/8") from e
+    return _words(text)
+
+
+def _lenient_or_strict(text: str) -> str:
+    if text not in ("lenient", "strict"):
+        raise ValueError("must be lenient or strict")
+    return text
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("must name a readable file")
+    return path
+
+
+def _state_url(text: str) -> str:
+    raise ValueError("is not served yet: the state lives in BRIDGE_DATA_DIR")
+
+
+def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) -> Any:
+    return field(default=default, metadata={"name": name, "read": read, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, with their units in the names. `docs/configuration.md` lists them; a test keeps it so."""
+
+    icure_url: str = _setting("ICURE_URL", "", _url, "iCure server, without /rest/v2; empty: embedded store")
+    data_dir: Path = _setting("BRIDGE_DATA_DIR", Path("data"), Path, "embedded store, demo accounts, state")
+    state_url: str = _setting("BRIDGE_STATE_URL", "", _state_url, "where workers share state")
+    secret_file: Path | None = _setting("BRIDGE_SECRET_FILE", None, _file, "deployment secret")
+    public_url: str = _setting("BRIDGE_PUBLIC_URL", "", _url, "base of Location, next links, fullUrl")
+    trusted_proxies: tuple[str, ...] = _setting(
+        "BRIDGE_TRUSTED_PROXIES", (), _proxies, "whose X-Forwarded-* count"
+    )
+    cors_origins: tuple[str, ...] = _setting("BRIDGE_CORS_ORIGINS", (), _words, "browser front ends")
+    timezone: ZoneInfo = _setting(
+        "BRIDGE_TIMEZONE",
+        ZoneInfo("UTC"),
+        _zone,
+        "zone of iCure's zoneless times when nothing better is known",
+    )
+    encrypted_fields_file: Path | None = _setting(
+        "BRIDGE_ENCRYPTED_FIELDS_FILE", None, _file, "manifests in the SDK's syntax"
+    )
+    key_ttl_seconds: int = _setting(
+        "BRIDGE_KEY_TTL_SECONDS", 3600, _positive, "how long a key stays after its last use"
+    )
+    key_max_age_seconds: int = _setting(
+        "BRIDGE_KEY_MAX_AGE_SECONDS", 43200, _positive, "how long a key stays in all"
+    )
+    max_body_bytes: int = _setting("BRIDGE_MAX_BODY_BYTES", 67108864, _positive, "larger bodies: 413")
+    max_bundle_entries: int = _setting("BRIDGE_MAX_BUNDLE_ENTRIES", 20000, _positive, "more entries: 413")
+    identifier_system: str = _setting(
+        "BRIDGE_IDENTIFIER_SYSTEM",
+        "https://dxm.icure.dev",
+        str,
+        "system of the identifier that keeps a client's own resource id",
+    )
+    references: str = _setting(
+        "BRIDGE_REFERENCES", "lenient", _lenient_or_strict, "strict: an unknown reference is refused"
+    )
+    validation: str = _setting(
+        "BRIDGE_VALIDATION", "lenient", _lenient_or_strict, "strict: nothing beyond R4 is accepted"
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded store is the upstream."""
+        return not self.icure_url
+
+    def trusts(self, address: str | None) -> bool:
+        """Whether `X-Forwarded-*` from this peer address counts."""
+        try:
+            peer = ip_address(address or "")
+        except ValueError:
+            return False
+        return any(peer in ip_network(network, strict=False) for network in self.trusted_proxies)
+
+
+def settings() -> list[tuple[str, Any, str]]:
+    """Returns name, default and meaning of every setting."""
+    return [(f.metadata["name"], f.default, f.metadata["meaning"]) for f in fields(Config)]
+
+
+def read_config(environment: Mapping[str, str] = os.environ) -> tuple[Config, list[str]]:
+    """Returns the settings and a warning for each unknown `BRIDGE_*` name.
+
+    Raises `ConfigError`, which names the setting whose value cannot be used. Empty means default.
+    """
+    values: dict[str, Any] = {}
+    for f in fields(Config):
+        text = environment.get(f.metadata["name"], "").strip()
+        if text:
+            try:
+                values[f.name] = f.metadata["read"](text)
+            except ValueError as e:
+                raise ConfigError(f"{f.metadata['name']} {e}") from e
+    config = Config(**values)
+    if config.key_ttl_seconds > config.key_max_age_seconds:
+        raise ConfigError("BRIDGE_KEY_TTL_SECONDS must not be larger than BRIDGE_KEY_MAX_AGE_SECONDS")
+    known = {f.metadata["name"] for f in fields(Config)}
+    unknown = sorted(name for name in environment if name.startswith("BRIDGE_") and name not in known)
+    return config, [f"{name} is not a setting of this version; it is ignored" for name in unknown]

@@ -1,0 +1,308 @@
+"""Where a resource lives upstream: a document of its own, or a Service inside a Contact.
+
+Strategy: everything that knows the shape of the upstream storage is here. A `Record` is one stored resource, opened.
+A new resource type needs nothing here as long as its entity type is in `HOMES`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from bridge import wire
+from bridge.crypto import envelope
+from bridge.errors import Conflict, KeyMissing
+from bridge.scope import Scope
+from mappings import REGISTRY
+from mappings.observation import is_observation
+from mappings.residue import Residue
+from mappings.values import Entity, Resource
+
+COPIED = frozenset(
+    (
+        "contactId",
+        "secretForeignKeys",
+        "cryptedForeignKeys",
+        "delegations",
+        "encryptionKeys",
+        "securityMetadata",
+    )
+    + ("subContactIds", "plansOfActionIds", "healthElementsIds", "formIds")
+)
+"""Members that iCure copies from the Contact onto a Service that is read alone."""
+
+
+WRITE_TRIES = 5
+"""How often a write is tried again after a neighbour in the same Contact changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored resource, opened: as FHIR says it and as iCure holds it."""
+
+    resource_type: str
+    id: str
+    version: str
+    modified: int | None
+    """Epoch milliseconds."""
+    deleted: bool
+    resource: Resource = field(repr=False)
+    document: Entity = field(repr=False)
+    """The entity as stored: still encrypted, with its envelope."""
+    entity: Entity = field(repr=False)
+    """The entity opened, without slot and copied members."""
+    residue: Residue = field(repr=False)
+    entity_key: bytes | None = field(repr=False)
+
+    @property
+    def location(self) -> str:
+        """`Type/id`."""
+        return f"{self.resource_type}/{self.id}"
+
+    @property
+    def etag(self) -> str:
+        """The version as a weak ETag."""
+        return f'W/"{self.version}"'
+
+
+class Home(ABC):
+    """How one kind of resource is found and opened upstream."""
+
+    kind: str
+    """Path of the type in the REST API."""
+    type_name: str
+    """Whose exchange keys the envelope is made with."""
+    purpose: str
+    """Which of the user's autoDelegations apply."""
+
+    def read(self, scope: Scope, resource_type: str, entity_id: str) -> Record | None:
+        """Returns the record, a deleted one too; None when there is none. Raises `KeyMissing`, `Forbidden`."""
+        document = scope.client.read(self.kind, entity_id)
+        return None if document is None else self.record(scope, resource_type, document)
+
+    def read_all(self, scope: Scope, resource_type: str, ids: Sequence[str]) -> list[Record]:
+        """Returns those records that there are, deleted ones too, in the order asked; unopenable ones are left out."""
+        documents = scope.client.by_ids(self.kind, ids) if ids else []
+        scope.keyring.preload(documents, self.type_name)
+        records: list[Record] = []
+        for document in documents:
+            try:
+                record = self.record(scope, resource_type, document)
+            except KeyMissing:
+                scope.unopened += 1
+                continue
+            if record is not None:
+                records.append(record)
+        return records
+
+    @abstractmethod
+    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
+        """Returns the opened record, None for an entity of another kind. Raises `KeyMissing`."""
+
+    @abstractmethod
+    def all_filter(self, owner: str) -> Entity:
+        """Returns the filter that finds everything of a data owner."""
+
+    @abstractmethod
+    def identifier_filter(self, owner: str, identifiers: Sequence[dict[str, str]]) -> Entity:
+        """Returns the filter that finds what has one of these `{system, value}`."""
+
+    @abstractmethod
+    def ids_filter(self, ids: Sequence[str]) -> Entity:
+        """Returns the filter that finds these ids."""
+
+    @abstractmethod
+    def delete(self, scope: Scope, record: Record) -> str:
+        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
+
+    def _opened(
+        self, scope: Scope, resource_type: str, document: Entity
+    ) -> tuple[Entity, Residue, bytes | None]:
+        """Returns the entity without envelope and slot, its residue, and the key that opens it."""
+        opened = scope.keyring.open(document, self.type_name)
+        keys = opened.entity_keys
+        entity = envelope.decrypt(document, keys)
+        if opened.owning_ids:
+            entity["patientId"] = opened.owning_ids[0]
+        entity, sealed = REGISTRY[resource_type].slot.take(entity)
+        text = envelope.open_residue(keys, document["id"], sealed) if sealed else None
+        return entity, wire.loads(text) if text else {}, keys[0] if keys else None
+
+
+class DocumentHome(Home):
+    """A resource that is a document of its own, e.g. Patient. Its version is the document's rev."""
+
+    def __init__(self, kind: str, type_name: str, prefix: str, purpose: str) -> None:
+        self.kind = kind
+        self.type_name = type_name
+        self._prefix = prefix
+        self.purpose = purpose
+
+    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
+        """Returns the opened record. Raises `KeyMissing`."""
+        entity, residue, key = self._opened(scope, resource_type, document)
+        version = document["rev"]
+        modified = entity.get("modified") or entity.get("created")
+        resource = REGISTRY[resource_type].to_fhir(entity, residue, scope.context())
+        return Record(
+            resource_type,
+            document["id"],
+            version,
+            modified,
+            bool(document.get("deletionDate")),
+            with_meta(resource, resource_type, document["id"], version, modified),
+            document,
+            entity,
+            residue,
+            key,
+        )
+
+    def delete(self, scope: Scope, record: Record) -> str:
+        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
+        return scope.client.delete(self.kind, record.id, record.document["rev"])
+
+    def all_filter(self, owner: str) -> Entity:
+        """Returns the filter that finds everything of a data owner."""
+        return {"$type": f"{self._prefix}ByHcPartyFilter", "healthcarePartyId": owner}
+
+    def identifier_filter(self, owner: str, identifiers: Sequence[dict[str, str]]) -> Entity:
+        """Returns the filter that finds what has one of these `{system, value}`."""
+        return {
+            "$type": f"{self._prefix}ByHcPartyAndIdentifiersFilter",
+            "healthcarePartyId": owner,
+            "identifiers": list(identifiers),
+        }
+
+    def ids_filter(self, ids: Sequence[str]) -> Entity:
+        """Returns the filter that finds these ids."""
+        return {"$type": f"{self._prefix}ByIdsFilter", "ids": list(ids)}
+
+
+class ServiceHome(Home):
+    """A resource that is a Service inside a Contact. Its version is an HMAC over the opened Service alone."""
+
+    kind = "contact/service"
+    type_name = "Contact"
+    purpose = "medicalInformation"
+
+    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
+        """Returns the opened record, None for a Service of another kind. Raises `KeyMissing`."""
+        entity, residue, key = self._opened_service(scope, resource_type, document)
+        if not is_observation(entity):
+            return None
+        version = service_version(key, entity, residue)
+        modified = document.get("modified")
+        resource = REGISTRY[resource_type].to_fhir(entity, residue, scope.context())
+        return Record(
+            resource_type,
+            document["id"],
+            version,
+            modified,
+            bool(document.get("endOfLife")),
+            with_meta(resource, resource_type, document["id"], version, modified),
+            document,
+            entity,
+            residue,
+            key,
+        )
+
+    def delete(self, scope: Scope, record: Record) -> str:
+        """Ends the life of the Service and keeps its Contact; neighbours are written back as they stand."""
+        for _ in range(WRITE_TRIES):
+            contact = scope.client.read("contact", record.document["contactId"])
+            if contact is None:
+                raise Conflict()
+            current = self.record(scope, record.resource_type, service_of(contact, record.id))
+            if current is None or current.version != record.version:
+                raise Conflict()
+            ended = {"endOfLife": scope.now, "modified": max(scope.now, (current.modified or 0) + 1)}
+            services = [s | ended if s["id"] == record.id else s for s in contact["services"]]
+            try:
+                stored = scope.client.modify("contact", {**contact, "services": services})
+            except Conflict:
+                continue
+            after = self.record(scope, record.resource_type, service_of(stored, record.id))
+            return after.version if after else record.version
+        raise Conflict()
+
+    def _opened_service(
+        self, scope: Scope, resource_type: str, document: Entity
+    ) -> tuple[Entity, Residue, bytes | None]:
+        entity, residue, key = self._opened(scope, resource_type, document)
+        return {k: v for k, v in entity.items() if k not in COPIED}, residue, key
+
+    def all_filter(self, owner: str) -> Entity:
+        """Returns the filter that finds everything of a data owner."""
+        return {"$type": "ServiceByHcPartyFilter", "hcpId": owner}
+
+    def identifier_filter(self, owner: str, identifiers: Sequence[dict[str, str]]) -> Entity:
+        """Returns the filter that finds what has one of these `{system, value}`."""
+        return {
+            "$type": "ServiceByHcPartyIdentifiersFilter",
+            "healthcarePartyId": owner,
+            "identifiers": list(identifiers),
+        }
+
+    def ids_filter(self, ids: Sequence[str]) -> Entity:
+        """Returns the filter that finds these ids."""
+        return {"$type": "ServiceByIdsFilter", "ids": list(ids)}
+
+
+HOMES: dict[str, Home] = {
+    "Patient": DocumentHome("patient", "Patient", "Patient", "administrativeData"),
+    "Service": ServiceHome(),
+}
+"""By entity type."""
+
+
+def home_of(resource_type: str) -> Home:
+    """Returns where the resources of a type live."""
+    return HOMES[REGISTRY[resource_type].entity_type]
+
+
+def service_version(key: bytes | None, entity: Entity, residue: Residue) -> str:
+    """Returns the versionId of an opened Service: it changes with its content, not with its neighbours or its IV."""
+    canonical = orjson.dumps([entity, residue], default=wire.number, option=orjson.OPT_SORT_KEYS)
+    return envelope.version_tag(key or b"", canonical)
+
+
+def service_of(contact: Entity, service_id: str) -> Entity:
+    """Returns a Service as iCure gives it when read alone: with what it takes over from its Contact.
+
+    Raises `Conflict` when the Contact no longer holds it.
+    """
+    for service in contact.get("services", ()):
+        if service["id"] == service_id:
+            copied = {k: contact[k] for k in COPIED & contact.keys()}
+            fallback = {k: contact[k] for k in ("author", "responsible") if k in contact}
+            return {**fallback, **service, **copied, "contactId": contact["id"]}
+    raise Conflict()
+
+
+def union(filters: Iterable[Entity]) -> Entity:
+    """Returns one filter that finds what any of these finds."""
+    several = list(filters)
+    return several[0] if len(several) == 1 else {"$type": "UnionFilter", "filters": several}
+
+
+def with_meta(
+    resource: Resource, resource_type: str, entity_id: str, version: str, modified: int | None
+) -> Resource:
+    """Returns the resource with the id and the meta that this server gives."""
+    meta: dict[str, Any] = {"versionId": version}
+    if modified is not None:
+        meta["lastUpdated"] = instant(modified)
+    meta |= {k: v for k, v in resource.get("meta", {}).items() if k not in ("versionId", "lastUpdated")}
+    rest = {k: v for k, v in resource.items() if k not in ("resourceType", "id", "meta")}
+    return {"resourceType": resource_type, "id": entity_id, "meta": meta, **rest}
+
+
+def instant(epoch_ms: int) -> str:
+    """Returns a FHIR instant in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(epoch_ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"

@@ -1,0 +1,123 @@
+"""How answers and errors become HTTP responses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from typing import Any, cast
+
+from flask import Response, current_app, g, request
+
+from bridge import wire
+from bridge.errors import Issue, explain, outcome
+from bridge.interactions import Answer
+from bridge.scope import Bridge, Scope
+from mappings.values import Resource
+
+FHIR_BASE = "/rest/fhir/r4"
+MOST_WARNINGS = 20
+_HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
+
+
+def bridge() -> Bridge:
+    """Returns what all requests of this process share."""
+    return cast(Bridge, current_app.extensions["bridge"])
+
+
+def scope() -> Scope:
+    """Returns the scope of this request's caller. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
+    return bridge().scope(request.headers.get("Authorization"), base_url())
+
+
+def base_url() -> str:
+    """Returns the FHIR base as the caller sees it: configured, forwarded by a trusted proxy, or from the request."""
+    config = bridge().config
+    if config.public_url:
+        return config.public_url + FHIR_BASE
+    scheme, host = request.scheme, request.host
+    if config.trusts(request.remote_addr):
+        scheme = (
+            _forwarded("X-Forwarded-Proto", scheme)
+            if _forwarded("X-Forwarded-Proto", scheme) in SCHEMES
+            else scheme
+        )
+        host = _forwarded("X-Forwarded-Host", host)
+    return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}{FHIR_BASE}"
+
+
+SCHEMES = ("http", "https")
+
+
+def _forwarded(name: str, default: str) -> str:
+    return request.headers.get(name, default).split(",")[0].strip()
+
+
+def preferences() -> dict[str, str]:
+    """Returns the `Prefer` headers as a dict, e.g. `{"return": "minimal"}`."""
+    parts = re.split("[;,]", ",".join(request.headers.getlist("Prefer")))
+    pairs = (part.partition("=") for part in parts)
+    return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs if name.strip()}
+
+
+def write(answer: Answer) -> Response:
+    """Returns the response of an interaction, in the form that the caller prefers."""
+    headers: dict[str, str] = {}
+    if answer.version is not None:
+        headers["ETag"] = f'W/"{answer.version}"'
+    if answer.modified is not None:
+        headers["Last-Modified"] = formatdate(answer.modified / 1000, usegmt=True)
+    if answer.status == 201:
+        headers["Location"] = f"{base_url()}/{answer.location}/_history/{answer.version}"
+    wanted = preferences().get("return") if request.method not in ("GET", "HEAD") else None
+    body = answer.resource
+    warnings = answer.warnings
+    if wanted == "minimal":
+        body = None
+    elif wanted == "OperationOutcome":
+        body = outcome(warnings or [Issue("informational", "All is well.", severity="information")])
+        warnings = ()
+    return fhir(body, answer.status, headers, warnings)
+
+
+def fhir(
+    body: Resource | None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    warnings: Sequence[Issue] = (),
+) -> Response:
+    """Returns a FHIR JSON response; warnings go into `Warning: 199` headers."""
+    if body is None:
+        response = Response(status=status)
+        del response.headers["Content-Type"]
+    else:
+        pretty = request.args.get("_pretty") == "true"
+        data = wire.dump_pretty(body) if pretty else wire.dump(body)
+        response = Response(
+            data, status=status, content_type=f"{g.get('media_type', wire.FHIR_JSON)}; charset=utf-8"
+        )
+    response.headers.update(headers or {})
+    for issue in warnings[:MOST_WARNINGS]:
+        text = f"{issue.path}: {issue.text}" if issue.path else issue.text
+        response.headers.add("Warning", f'199 - "{_quoted(text)}"')
+    if len(warnings) > MOST_WARNINGS:
+        response.headers.add("Warning", f'199 - "{len(warnings) - MOST_WARNINGS} more warnings"')
+    return response
+
+
+def refuse(error: BaseException) -> Response:
+    """Returns the OperationOutcome of an error."""
+    status, issues, headers = explain(error)
+    g.outcome = issues[0].code if issues else None
+    if status == 401:
+        headers = {**headers, "WWW-Authenticate": 'Basic realm="iCure", charset="UTF-8"'}
+    return fhir(outcome(issues), status, headers)
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", text).replace("\\", "").replace('"', "'")
+
+
+def arguments() -> list[tuple[str, Any]]:
+    """Returns the query parameters in the order sent."""
+    return list(request.args.items(multi=True))

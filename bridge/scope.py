@@ -1,0 +1,86 @@
+"""What one request works with: who calls, with which keys, and what it is to be warned of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cachetools import TTLCache
+
+from bridge.auth import Authenticator, Caller
+from bridge.config import Config
+from bridge.crypto.keyring import Keyring
+from bridge.crypto.manifest import Manifests
+from bridge.errors import Issue
+from bridge.keychain import Keychain
+from bridge.state import State
+from bridge.upstream import Client, Upstream
+from mappings.engine import Context
+
+PARTY_SECONDS = 600
+
+
+@dataclass(slots=True)
+class Scope:
+    """One caller's request, from the first line to the last."""
+
+    config: Config
+    state: State
+    caller: Caller
+    keyring: Keyring
+    manifests: Manifests
+    base: str
+    """FHIR base of this server as the caller sees it, without a slash at the end."""
+    known_parties: TTLCache[str, bool]
+    """Which HealthcareParty ids exist, remembered by the worker."""
+    warnings: list[Issue] = field(default_factory=list)
+    unopened: int = 0
+    """How many entities a search met that no loaded key opens."""
+    now: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+
+    @property
+    def client(self) -> Client:
+        """iCure as the caller sees it."""
+        return self.caller.client
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Data owners in whose name the caller searches: its own and those ancestors whose key is loaded."""
+        return tuple(
+            o for o in (self.caller.data_owner_id, *self.caller.ancestors) if o in self.keyring.owners
+        )
+
+    def context(self, known: Callable[[str], bool] = lambda reference: True) -> Context:
+        """Returns what the mappings have to know; `known` says which relative references iCure holds."""
+        return Context(now=self.now, zone=self.config.timezone, known=known, caller=self.caller.data_owner_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What all requests of one process share; `app.create_app` puts it together."""
+
+    config: Config
+    upstream: Upstream
+    state: State
+    authenticator: Authenticator
+    keychain: Keychain
+    manifests: Manifests
+    known_parties: TTLCache[str, bool] = field(
+        default_factory=lambda: TTLCache(maxsize=100_000, ttl=PARTY_SECONDS)
+    )
+
+    def scope(self, authorization: str | None, base: str) -> Scope:
+        """Returns the scope of a caller with its keys open. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
+        credential = self.authenticator.credential(authorization)
+        caller = self.authenticator.identify(credential)
+        keyring = self.keychain.open(caller, credential)
+        return Scope(
+            config=self.config,
+            state=self.state,
+            caller=caller,
+            keyring=keyring,
+            manifests=self.manifests,
+            base=base,
+            known_parties=self.known_parties,
+        )

@@ -1,0 +1,357 @@
+"""The iCure REST client: one pooled session, and one place that translates whatever comes back.
+
+Facts: iCure REST API v2. A batch reply leaves failed items out silently, so each reply is checked item by item.
+Rule: only calls that change nothing are repeated.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import requests
+
+from bridge import errors
+from mappings.values import Entity, Json
+
+CONNECT_SECONDS, READ_SECONDS = 3.05, 60.0
+REPEATS = 2
+PAGE = 1000
+
+_STATUS: dict[int, type[errors.BridgeError]] = {
+    400: errors.Unprocessable,
+    401: errors.NotLoggedIn,
+    402: errors.Throttled,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    422: errors.BusinessRule,
+    429: errors.Throttled,
+}
+
+
+def translate_status(response: requests.Response) -> errors.BridgeError:
+    """Returns what a reply other than 2xx means for the caller; its text is not passed on."""
+    kind = _STATUS.get(response.status_code)
+    if kind is None and 400 <= response.status_code < 500:
+        kind = errors.Unprocessable
+    if kind is None:
+        return errors.UpstreamFailed(f"iCure answered {response.status_code}.")
+    wait = response.headers.get("Retry-After", "")
+    headers = {"Retry-After": wait} if kind is errors.Throttled and wait else {}
+    return kind(f"iCure answered {response.status_code}.", headers=headers)
+
+
+def translate_exception(error: requests.RequestException) -> errors.BridgeError:
+    """Returns what a call that got no whole reply means for the caller."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return errors.UpstreamTimeout("iCure could not be reached in time.")
+    if isinstance(error, requests.exceptions.Timeout):
+        return errors.UpstreamTimeout("iCure did not answer in time; whether it acted is not known.")
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return errors.UpstreamFailed("iCure cannot be reached, or broke the connection.")
+    return errors.UpstreamFailed("iCure's answer cannot be understood.")
+
+
+@dataclass(slots=True)
+class Tokens:
+    """JWT and refresh token of one login."""
+
+    token: str = field(repr=False)
+    refresh: str | None = field(repr=False, default=None)
+
+
+class Upstream:
+    """An iCure server, as seen by one process: connection pool, timeouts, repeats."""
+
+    def __init__(self, base_url: str, session: requests.Session | None = None, *, pool: int = 32) -> None:
+        self._base = f"{base_url}/rest/v2"
+        self.session = session or requests.Session()
+        if session is None:
+            adapter = requests.adapters.HTTPAdapter(pool_maxsize=pool)
+            self.session.mount("http://", adapter)
+            self.session.mount("https://", adapter)
+        self.session.trust_env = False
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        safe: bool,
+        headers: dict[str, str],
+        query: str = "",
+    ) -> requests.Response:
+        """Returns the reply, whatever its status. Raises `UpstreamFailed` or `UpstreamTimeout`.
+
+        `safe` calls change nothing upstream; only they are repeated after a failure.
+        """
+        data = None if body is None else orjson.dumps(body)
+        sent = {"Accept": "application/json", **headers}
+        if data is not None:
+            sent["Content-Type"] = "application/json"
+        for attempt in range(REPEATS + 1 if safe else 1):
+            if attempt:
+                time.sleep(0.1 * 2**attempt)
+            try:
+                response = self.session.request(
+                    method,
+                    f"{self._base}/{path}{'?' + query if query else ''}",
+                    data=data,
+                    headers=sent,
+                    timeout=(CONNECT_SECONDS, READ_SECONDS),
+                    allow_redirects=False,
+                )
+            except requests.RequestException as e:
+                failure = translate_exception(e)
+                failure.__cause__ = e
+                continue
+            if response.status_code not in (502, 503, 504):
+                return response
+            failure = translate_status(response)
+        raise failure
+
+    def login(self, login: str, password: str) -> Tokens:
+        """Returns the tokens of a user. Raises `NotLoggedIn`."""
+        credentials = {"username": login, "password": password}
+        response = self.call("POST", "auth/login", credentials, safe=True, headers={})
+        if response.status_code in (401, 404, 406, 412, 417):
+            raise errors.NotLoggedIn()
+        reply = _json(response)
+        if not isinstance(reply, dict) or not isinstance(reply.get("token"), str):
+            raise errors.UpstreamFailed("iCure's answer to the login cannot be understood.")
+        return Tokens(reply["token"], reply.get("refreshToken"))
+
+    def reachable(self) -> bool:
+        """Whether the server answers at all."""
+        try:
+            return self.call("GET", "icure/v", safe=True, headers={}).status_code < 500
+        except errors.BridgeError:
+            return False
+
+
+class Client:
+    """iCure as one caller sees it. Every method raises the `BridgeError` that the reply stands for.
+
+    `access_keys(type name)` gives the values of `Icure-Access-Control-Keys` for callers who are anonymous data owners.
+    """
+
+    def __init__(self, upstream: Upstream, tokens: Tokens) -> None:
+        self._upstream = upstream
+        self._tokens = tokens
+        self._refreshing = threading.Lock()
+        self.access_keys: Callable[[str], Sequence[str]] | None = None
+
+    # users and data owners
+
+    def current_user(self) -> Entity:
+        """Returns the caller's User."""
+        return self._entity("GET", "user/current", safe=True)
+
+    def data_owner(self, data_owner_id: str) -> Entity | None:
+        """Returns the key members of a data owner (its stub), None when there is none."""
+        found = self._found("GET", f"dataowner/stub/{_segment(data_owner_id)}")
+        return None if found is None else found.get("stub")
+
+    def anonymous(self, data_owner_id: str) -> bool:
+        """Whether a data owner is not named in delegations: every one that is no healthcare party."""
+        found = self._found("GET", f"dataowner/stub/{_segment(data_owner_id)}")
+        return found is not None and found.get("type") != "hcp"
+
+    def healthcare_parties(self, ids: Iterable[str]) -> list[Entity]:
+        """Returns those HealthcareParty entities that there are."""
+        return self.by_ids("hcparty", list(ids))
+
+    # exchange data (bridge.crypto.exchange.Directory)
+
+    def exchange_data(self, ids: Sequence[str]) -> list[Entity]:
+        """Returns those exchange data that there are."""
+        return self.by_ids("exchangedata", ids)
+
+    def exchange_data_between(self, delegator: str, delegate: str) -> list[Entity]:
+        """Returns the exchange data of one direction."""
+        path = f"exchangedata/byDelegatorDelegate/{_segment(delegator)}/{_segment(delegate)}"
+        return self._list("GET", path, safe=True)
+
+    def exchange_data_of(self, participant: str) -> Iterator[Entity]:
+        """Yields all exchange data in which a data owner takes part."""
+        start = ""
+        while True:
+            path = f"exchangedata/byParticipant/{_segment(participant)}"
+            query = f"limit={PAGE}" + (f"&startDocumentId={quote(start, safe='')}" if start else "")
+            page = self._entity("GET", path, safe=True, query=query)
+            yield from page.get("rows", [])
+            start = str((page.get("nextKeyPair") or {}).get("startKeyDocId") or "")
+            if not start:
+                return
+
+    def create_exchange_data(self, document: Entity) -> Entity:
+        """Returns the stored exchange data."""
+        return self._entity("POST", "exchangedata", document)
+
+    def exchange_data_maps(self, delegation_keys: Sequence[str]) -> list[Entity]:
+        """Returns those exchange data maps that there are."""
+        return self._list("POST", "exchangedatamap/batch", {"ids": list(delegation_keys)}, safe=True)
+
+    def create_exchange_data_maps(self, batch: dict[str, dict[str, str]]) -> None:
+        """Stores exchange data ids, encrypted, under access control keys (hex)."""
+        self._checked("PUT", "exchangedatamap/batch", {"batch": batch})
+
+    # entities: `kind` is the path of the type, e.g. patient, contact
+
+    def read(self, kind: str, entity_id: str) -> Entity | None:
+        """Returns the entity, soft-deleted ones too; None when there is none."""
+        return self._found("GET", f"{kind}/{_segment(entity_id)}", kind=kind)
+
+    def by_ids(self, kind: str, ids: Sequence[str]) -> list[Entity]:
+        """Returns those of the entities that there are and that the caller may see, in the order asked."""
+        found: list[Entity] = []
+        path = kind if kind == "contact/service" else f"{kind}/byIds"
+        for at in range(0, len(ids), PAGE):
+            found += self._list("POST", path, {"ids": list(ids[at : at + PAGE])}, safe=True, kind=kind)
+        return found
+
+    def match(self, kind: str, filter_: Entity) -> list[str]:
+        """Returns the ids that a filter finds."""
+        return self._list("POST", f"{kind}/match", filter_, safe=True, kind=kind)
+
+    def create(self, kind: str, entity: Entity) -> Entity:
+        """Returns the entity as stored and completed by the server."""
+        return self._entity("POST", kind, entity, kind=kind)
+
+    def modify(self, kind: str, entity: Entity) -> Entity:
+        """Returns the entity as stored. Raises `Conflict` when its rev is not current."""
+        return self._entity("PUT", kind, entity, kind=kind)
+
+    def create_batch(self, kind: str, entities: Sequence[Entity]) -> dict[str, Entity]:
+        """Returns what was stored, by id. An entity that is missing in it was not stored."""
+        return self._batch("POST", kind, entities)
+
+    def delete(self, kind: str, entity_id: str, rev: str) -> str:
+        """Soft-deletes and returns the new rev."""
+        path = f"{kind}/{_segment(entity_id)}"
+        return str(self._entity("DELETE", path, query=f"rev={quote(rev, safe='')}", kind=kind).get("rev"))
+
+    def purge(self, kind: str, entity_id: str, rev: str) -> None:
+        """Removes an entity for good. Raises `Forbidden` where the server keeps that to administrators."""
+        path = f"{kind}/purge/{_segment(entity_id)}"
+        self._checked("DELETE", path, query=f"rev={quote(rev, safe='')}", kind=kind)
+
+    # below: one way out
+
+    def _batch(self, method: str, kind: str, entities: Sequence[Entity]) -> dict[str, Entity]:
+        path = "patient/batch/full" if kind == "patient" else f"{kind}/batch"
+        return {e["id"]: e for e in self._list(method, path, list(entities), kind=kind)}
+
+    def _found(self, method: str, path: str, *, kind: str | None = None) -> Entity | None:
+        response = self._send(method, path, safe=True, kind=kind)
+        return None if response.status_code == 404 else _object(response)
+
+    def _entity(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        safe: bool = False,
+        query: str = "",
+        kind: str | None = None,
+    ) -> Entity:
+        return _object(self._checked(method, path, body, safe=safe, query=query, kind=kind))
+
+    def _list(
+        self, method: str, path: str, body: Json = None, *, safe: bool = False, kind: str | None = None
+    ) -> list[Any]:
+        reply = _json(self._checked(method, path, body, safe=safe, kind=kind))
+        if not isinstance(reply, list):
+            raise errors.UpstreamFailed("iCure answered something else than a list.")
+        return reply
+
+    def _checked(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        safe: bool = False,
+        query: str = "",
+        kind: str | None = None,
+    ) -> requests.Response:
+        response = self._send(method, path, body, safe=safe, query=query, kind=kind)
+        if not response.ok:
+            raise translate_status(response)
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        safe: bool = False,
+        query: str = "",
+        kind: str | None = None,
+    ) -> requests.Response:
+        """Sends with the caller's token, refreshed once when it has ended. A 401 says that nothing was done."""
+        for attempt in (1, 2):
+            token = self._tokens.token
+            headers = {"Authorization": f"Bearer {token}"}
+            if kind is not None and self.access_keys is not None:
+                keys = self.access_keys(ACCESS_TYPES.get(kind, kind))
+                if keys:
+                    headers["Icure-Access-Control-Keys"] = ", ".join(keys)
+            response = self._upstream.call(method, path, body, safe=safe, headers=headers, query=query)
+            if response.status_code != 401 or attempt == 2:
+                return response
+            self._refresh(token)
+        raise AssertionError("unreachable")
+
+    def _refresh(self, ended: str) -> None:
+        with self._refreshing:
+            if self._tokens.token != ended or not self._tokens.refresh:
+                return
+            response = self._upstream.call(
+                "POST", "auth/refresh", safe=True, headers={"Refresh-Token": self._tokens.refresh}
+            )
+            if not response.ok:
+                raise errors.NotLoggedIn("The login has ended.")
+            self._tokens.token = _object(response)["token"]
+
+
+ACCESS_TYPES = {
+    "patient": "Patient",
+    "contact": "Contact",
+    "contact/service": "Contact",
+    "helement": "HealthElement",
+}
+"""Which entity type's access control keys open a path."""
+
+
+def _segment(text: str) -> str:
+    """Returns an id as one path segment. Raises `NotFound` for `.` and `..`, which would name another path."""
+    if text in (".", ".."):
+        raise errors.NotFound()
+    return quote(text, safe="")
+
+
+def _json(response: requests.Response) -> Json:
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError as e:
+        raise errors.UpstreamFailed("iCure answered something else than JSON.") from e
+
+
+def _object(response: requests.Response) -> Entity:
+    if not response.ok:
+        raise translate_status(response)
+    reply = _json(response)
+    if not isinstance(reply, dict):
+        raise errors.UpstreamFailed("iCure answered something else than an object.")
+    return reply

@@ -1,0 +1,175 @@
+"""What the tests say again and again: a caller, an outcome, a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter
+
+from bridge import wire
+from bridge.app import EMBEDDED_URL
+
+FHIR = "/rest/fhir/r4"
+DEMO_PATIENT = "9a106b7f-2fa1-4b54-b3cb-c29cbfebe2ee"
+
+
+def basic(account: dict[str, str]) -> str:
+    """Returns the Authorization header of a demo account."""
+    return "Basic " + b64encode(f"{account['login']}:{account['password']}".encode()).decode()
+
+
+class Caller:
+    """A FHIR client of the application under test, logged in as one account."""
+
+    def __init__(self, app: Any, account: dict[str, str]) -> None:
+        self.app = app
+        self.account = account
+        self.http = app.test_client()
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Returns the response; `path` is relative to the FHIR base unless it starts with a slash."""
+        sent = {"Authorization": basic(self.account), "Content-Type": "application/fhir+json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, (bytes, type(None))) else wire.dump(body)
+        url = path if path.startswith(("/", "http")) else f"{FHIR}/{path}" if path else FHIR
+        return self.http.open(url, method=method, data=data, headers=sent)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.send("GET", path, **headers)
+
+    def post(self, path: str, body: Any, **headers: str) -> Any:
+        return self.send("POST", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Any:
+        return self.send("DELETE", path, **headers)
+
+    def load_key(self, key: str | None = None, data_owner_id: str | None = None) -> Any:
+        """Uploads the account's private key."""
+        path = f"/rest/icdx/v1/keychain/{data_owner_id or self.account['dataOwnerId']}"
+        return self.post(path, {"key": key or self.account["privateKey"]})
+
+    def created(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """Returns the resource as the server answered its creation."""
+        response = self.post(resource["resourceType"], resource)
+        assert response.status_code == 201, response.text
+        return wire.parse(response.data)
+
+    def found(self, query: str) -> list[dict[str, Any]]:
+        """Returns the matches of a search, all pages."""
+        matches, path = [], query
+        while path:
+            response = self.get(path)
+            assert response.status_code == 200, response.text
+            bundle = wire.parse(response.data)
+            matches += [e["resource"] for e in bundle.get("entry", []) if e["search"]["mode"] == "match"]
+            path = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), "")
+        return matches
+
+
+def assert_outcome(response: Any, status: int, code: str | None = None, path: str | None = None) -> None:
+    """Asserts an OperationOutcome of this status, with an issue of this code at this element."""
+    assert response.status_code == status, response.text
+    outcome = json.loads(response.text)
+    assert outcome["resourceType"] == "OperationOutcome"
+    issues = [i for i in outcome["issue"] if i["severity"] in ("error", "fatal")]
+    assert issues, outcome
+    assert code is None or code in {i["code"] for i in issues}, outcome
+    assert path is None or [path] in [i.get("expression") for i in issues], outcome
+
+
+class Counting(BaseAdapter):
+    """Lets every upstream call through and remembers it."""
+
+    def __init__(self, inner: BaseAdapter) -> None:
+        super().__init__()
+        self.inner = inner
+        self.calls: list[tuple[str, str, bytes]] = []
+
+    def send(self, request: Any, **options: Any) -> Any:
+        path = request.path_url.partition("?")[0].removeprefix("/rest/v2/")
+        body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+        self.calls.append((request.method, path, body))
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def count_calls(app: Any) -> Counting:
+    """Returns the list of upstream calls that the application makes from now on."""
+    session = app.extensions["bridge"].upstream.session
+    counting = Counting(session.get_adapter(EMBEDDED_URL))
+    session.mount(EMBEDDED_URL, counting)
+    return counting
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A running `fhir-bridge serve`, with real worker processes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.process, self.url, self.log = process, url, log
+
+    @property
+    def fhir(self) -> str:
+        return self.url + FHIR
+
+    def workers(self) -> list[int]:
+        """Returns the process ids of the workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+
+@contextmanager
+def serving(data_dir: Path, *options: str, workers: int = 2, **environment: str) -> Iterator[Server]:
+    """Runs `fhir-bridge serve` on a free port; its output goes to a file in the data dir."""
+    port = free_port()
+    log = data_dir / "serve.log"
+    command = [sys.executable, "-m", "bridge.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--workers", str(workers), *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    try:
+        deadline = time.monotonic() + 60
+        while not _lives(server.url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _lives(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health/live", timeout=1).ok
+    except requests.RequestException:
+        return False
