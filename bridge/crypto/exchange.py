@@ -69,20 +69,22 @@ class Directory(Protocol):
 class ExchangeKey:
     """One exchange data, opened when first needed: each of its secrets costs RSA once."""
 
-    __slots__ = ("_boxes", "_by_type", "_lock", "_secrets", "delegate", "delegator", "id")
+    __slots__ = ("_boxes", "_by_type", "_lock", "_own", "_secrets", "delegate", "delegator", "id")
 
     def __init__(self, document: Entity, keys: Iterable[OwnKey]) -> None:
         self.id: str = document["id"]
         self.delegator: str = document["delegator"]
         self.delegate: str = document["delegate"]
-        own = {key.fingerprint: key for key in keys}
-        self._boxes = {
-            name: [(own[f], box) for f, box in _by_fingerprint(document, name).items() if f in own]
-            for name in SECRETS
-        }
+        self._own = {key.fingerprint: key for key in keys}
+        self._boxes = _boxes(document, self._own)
         self._secrets: dict[str, bytes | None] = {}
         self._by_type: dict[str, tuple[bytes, str]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def is_meant_for_us(self) -> bool:
+        """Whether there is a text for any of the keys."""
+        return bool(self._boxes["exchangeKey"])
 
     @property
     def is_open(self) -> bool:
@@ -122,14 +124,9 @@ class ExchangeKey:
         return plain[len(VALIDATOR) :]
 
     def comes_from(self, document: Entity) -> bool:
-        """Whether the document is the one this was made of, as far as it can be opened here."""
-        if (self.delegator, self.delegate) != (document["delegator"], document["delegate"]):
-            return False
-        return all(
-            _by_fingerprint(document, name).get(key.fingerprint) == box
-            for name, boxes in self._boxes.items()
-            for key, box in boxes
-        )
+        """Whether this is what the document holds for the same keys."""
+        sides = document["delegator"], document["delegate"]
+        return (self.delegator, self.delegate) == sides and self._boxes == _boxes(document, self._own)
 
     def verifies(self, document: Entity, delegator: str, delegate: str, own_keys: Sequence[OwnKey]) -> bool:
         """Whether `document`, of which this was made, was made by the holder of `own_keys` for this pair."""
@@ -226,14 +223,20 @@ def encrypt_for(readers: Iterable[PublicKey], plain: bytes) -> dict[str, str]:
 
 def open_map(document: Entity, keys: Iterable[OwnKey]) -> str | None:
     """Returns the exchange data id in an exchange data map, None when no key opens it."""
-    own = {key.fingerprint: key for key in keys}
-    boxes = _by_fingerprint(document, "encryptedExchangeDataIds")
-    plain = _decrypt_first([(own[f], box) for f, box in boxes.items() if f in own])
+    plain = _decrypt_first(_boxes_of(document, "encryptedExchangeDataIds", {k.fingerprint: k for k in keys}))
     return None if plain is None else plain.decode("utf-8", "replace")
 
 
 def _by_fingerprint(document: Entity, name: str) -> Mapping[str, object]:
     return {fingerprint(f): value for f, value in (document.get(name) or {}).items()}
+
+
+def _boxes(document: Entity, own: Mapping[str, OwnKey]) -> dict[str, list[tuple[OwnKey, object]]]:
+    return {name: _boxes_of(document, name, own) for name in SECRETS}
+
+
+def _boxes_of(document: Entity, name: str, own: Mapping[str, OwnKey]) -> list[tuple[OwnKey, object]]:
+    return [(own[f], box) for f, box in _by_fingerprint(document, name).items() if f in own]
 
 
 def _decrypt_first(boxes: Iterable[tuple[OwnKey, object]]) -> bytes | None:

@@ -92,11 +92,16 @@ class Lookup:
         return known
 
     def remember(self, document: Entity) -> ExchangeKey:
-        """Returns the exchange key of a document; the one at hand if it was made of the same."""
+        """Returns the exchange key of a document, the one at hand if it was made of the same.
+
+        What holds nothing for any of the keys is not kept: a key may be added to it later.
+        """
         with self._lock:
             known = self._known.get(document["id"])
             if known is None or not known.comes_from(document):
-                known = self._known[document["id"]] = ExchangeKey(document, self._keys)
+                known = ExchangeKey(document, self._keys)
+                if known.is_meant_for_us:
+                    self._known[known.id] = known
             return known
 
     def add(self, exchange_key: ExchangeKey) -> None:

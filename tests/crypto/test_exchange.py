@@ -118,6 +118,12 @@ def test_what_someone_else_made_in_ones_name_does_not_verify(ann, bob, key):
     assert not ExchangeKey(document, ann).verifies(document, "ann", "bob", ann)
 
 
+def test_what_one_made_for_someone_else_does_not_verify(made, ann):
+    document, opened = made
+    assert not opened.verifies(document, "ann", "eve", ann)
+    assert not opened.verifies(document, "eve", "bob", ann)
+
+
 def test_one_loaded_key_is_enough_to_verify(made, ann):
     for own in ann:
         assert ExchangeKey(made[0], [own]).verifies(made[0], "ann", "bob", [own])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import copy
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,6 +84,38 @@ def test_the_same_exchange_data_is_chosen_by_every_worker(world, ann):
     one = ann.keyring(world).own_exchange_key().id
     world.stored = {document["id"]: document for document in reversed(documents)}
     assert ann.keyring(world).own_exchange_key().id == one
+
+
+def test_what_was_made_for_another_is_not_taken_from_a_wrong_answer(monkeypatch, world, ann, bob, key):
+    eve = world.settle(key(2))
+    for_eve = ann.keyring(world).exchange_key_to(eve.id)
+    monkeypatch.setattr(world, "exchange_data_between", lambda *_: [world.stored[for_eve.id]])
+    assert ann.keyring(world).exchange_key_to(bob.id).id != for_eve.id
+
+
+def test_exchange_data_that_a_key_was_added_to_opens_after_a_while(monkeypatch, world, ann, key):
+    monkeypatch.setattr(lookup, "MISS_SECONDS", 0.2)
+    made = ann.keyring(world).own_exchange_key()
+    entity = entity_of(ann.keyring(world))
+    new = world.settle(key(2), id=ann.id).keyring(world)
+    assert not reads(new, entity)
+    world.stored[made.id]["exchangeKey"] |= exchange.encrypt_for([OwnKey(key(2), "sha256").public], made.key)
+    assert not reads(new, entity), "asked a moment ago"
+    time.sleep(0.25)
+    assert reads(new, entity)
+
+
+def test_exchange_data_that_changed_is_opened_anew(world, ann):
+    ring = ann.keyring(world)
+    made = ring.own_exchange_key()
+    entity = entity_of(ring)
+    worn = ann.keyring(world)
+    (stored,) = world.stored.values()
+    world.stored[made.id] = {**stored, "exchangeKey": dict.fromkeys(stored["exchangeKey"], "AAAA")}
+    assert not reads(worn, entity)
+    world.stored[made.id] = stored
+    assert worn.own_exchange_key().id == made.id
+    assert reads(worn, entity)
 
 
 @pytest.mark.parametrize("rings", [1, 20], ids=["one keyring", "a keyring each"])
@@ -236,6 +269,23 @@ def test_an_entity_shared_with_many_costs_its_maker_one_rsa(world, key, ann):
     assert ring.open(entity, "Patient", whole=True).secret_ids == ring.open(entity, "Patient").secret_ids
 
 
+def test_what_is_shared_with_oneself_is_opened_first(world, key, ann):
+    friends = [world.settle(key(n)).id for n in (1, 2, 3)]
+    maker = ann.keyring(world)
+    entities = [entity_of(maker, friend) for friend in friends]
+    for entity in entities:
+        delegations = entity["securityMetadata"]["secureDelegations"]
+        entity["securityMetadata"] = {"secureDelegations": dict(reversed(delegations.items()))}
+    ring = ann.keyring(world)
+    key(0).used = 0
+    world.forget_calls()
+    for entity in entities:
+        ring.preload([entity], "Patient")
+        assert reads(ring, entity)
+    assert key(0).used == 1
+    assert world.calls == {"exchange_data": 1}
+
+
 def test_whole_finds_every_secret_id(world, ann, bob):
     ring = ann.keyring(world)
     entity = entity_of(ring, bob.id)
@@ -263,6 +313,14 @@ def test_a_dropped_keyring_opens_and_makes_nothing(world, ann, bob):
     for delegate in (ann.id, bob.id):
         with pytest.raises(KeyMissing):
             ring.exchange_key_to(delegate)
+
+
+def test_a_dropped_keyring_proves_nothing(world, key):
+    ring = world.settle(key(0), anonymous=True).keyring(world)
+    ring.own_exchange_key()
+    assert ring.access_control_header("Patient")
+    ring.drop()
+    assert ring.access_control_header("Patient") == []
 
 
 def test_the_directory_may_be_replaced(world, ann):

@@ -107,6 +107,21 @@ def test_what_is_no_key_is_none(key_text, world, ann, bob):
     assert bob.keyring(world).open(entity_for(ann, bob, key_text), "Patient").entity_keys == ()
 
 
+@pytest.mark.parametrize("text", ["secret-id", "e:secret:id", "e:s\u00e9cret", ""])
+def test_a_value_of_another_shape_is_none(text, world, ann, bob):
+    share(world, ann, bob, **{"": box(bob)})
+    entity = entity_for(ann, bob, delegations=delegation(ann, bob, text))
+    assert bob.keyring(world).open(entity, "Patient").secret_ids == ()
+
+
+def test_the_older_place_is_not_opened_when_the_newer_was(world, ann, bob, key):
+    share(world, ann, bob, **{"": box(bob)})
+    world.stubs[ann.id]["hcPartyKeys"] = {bob.id: [box(ann), box(bob)]}
+    key(1).used = 0
+    assert note(bob.keyring(world), entity_for(ann, bob)) == "secret"
+    assert key(1).used == 1
+
+
 def test_a_delegation_under_another_exchange_key_is_passed_over(world, ann, bob):
     share(world, ann, bob, **{"": box(bob)})
     entity = entity_for(ann, bob)
@@ -142,6 +157,7 @@ def test_what_is_not_shared_does_not_open(world, ann, bob, key):
     share(world, ann, bob, **{"": box(bob)})
     entity = entity_for(ann, bob)
     assert world.settle(key(2)).keyring(world).open(entity, "Patient").entity_keys == ()
+    assert not world.calls, "who has no part in it need not ask"
     wrong = Keyring(bob.id, False, {bob.id: [OwnKey(key(3), "sha1")]}, world)
     assert wrong.open(entity, "Patient").entity_keys == ()
 

@@ -33,7 +33,7 @@ NOT_CBC = {
     "only an IV": (bytes(32), bytes(16)),
     "half a block": (bytes(32), bytes(40)),
     "a key of 20 bytes": (bytes(20), bytes(32)),
-    "padding of 0": (bytes(32), reader.aes_seal(bytes(32), b"")[:16] + bytes(16)),
+    "padding of 0": (bytes(32), reader.aes_seal(bytes(32), bytes(16))[:32]),
 }
 
 
