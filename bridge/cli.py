@@ -164,5 +164,6 @@ def check(data_dir: Path | None) -> None:
         raise click.ClickException("\n".join(problems))
     click.echo(f"All is well: iCure is {where}, state in {config.data_dir}.")
 
+
 if __name__ == "__main__":
     main()

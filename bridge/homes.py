@@ -7,23 +7,26 @@ A new resource type needs nothing here as long as its entity type is in `HOMES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from bridge import wire
 from bridge.crypto import envelope
+from bridge.crypto.keyring import Opened
 from bridge.errors import Conflict, KeyMissing
 from bridge.scope import Scope
 from mappings import REGISTRY
+from mappings.engine import Context
 from mappings.observation import is_observation
 from mappings.residue import Residue
 from mappings.values import Entity, Resource
 
-COPIED = frozenset(
+FROM_CONTACT = frozenset(
     (
         "contactId",
         "secretForeignKeys",
@@ -31,19 +34,21 @@ COPIED = frozenset(
         "delegations",
         "encryptionKeys",
         "securityMetadata",
+        "subContactIds",
+        "plansOfActionIds",
+        "healthElementsIds",
+        "formIds",
     )
-    + ("subContactIds", "plansOfActionIds", "healthElementsIds", "formIds")
 )
 """Members that iCure copies from the Contact onto a Service that is read alone."""
-
 
 WRITE_TRIES = 5
 """How often a write is tried again after a neighbour in the same Contact changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
-    """One stored resource, opened: as FHIR says it and as iCure holds it."""
+    """One stored resource, opened: as iCure holds it and, when asked, as FHIR says it."""
 
     resource_type: str
     id: str
@@ -51,13 +56,12 @@ class Record:
     modified: int | None
     """Epoch milliseconds."""
     deleted: bool
-    resource: Resource = field(repr=False)
     document: Entity = field(repr=False)
     """The entity as stored: still encrypted, with its envelope."""
     entity: Entity = field(repr=False)
-    """The entity opened, without slot and copied members."""
+    """The entity opened, without slot and what comes from the Contact."""
     residue: Residue = field(repr=False)
-    entity_key: bytes | None = field(repr=False)
+    context: Context = field(repr=False)
 
     @property
     def location(self) -> str:
@@ -68,6 +72,12 @@ class Record:
     def etag(self) -> str:
         """The version as a weak ETag."""
         return f'W/"{self.version}"'
+
+    @cached_property
+    def resource(self) -> Resource:
+        """The resource, with the id and the meta that this server gives."""
+        said = REGISTRY[self.resource_type].to_fhir(self.entity, self.residue, self.context)
+        return with_meta(said, self.resource_type, self.id, self.version, self.modified)
 
 
 class Home(ABC):
@@ -101,8 +111,21 @@ class Home(ABC):
         return records
 
     @abstractmethod
-    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
-        """Returns the opened record, None for an entity of another kind. Raises `KeyMissing`."""
+    def record(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None = None
+    ) -> Record | None:
+        """Returns the opened record, None for an entity of another kind. Raises `KeyMissing`.
+
+        `opened` is given by who knows already what the envelope holds.
+        """
+
+    @abstractmethod
+    def carried(self, stored: Entity) -> Iterator[Entity]:
+        """Yields what a document holds, each as iCure gives it when read alone."""
+
+    @abstractmethod
+    def delete(self, scope: Scope, record: Record) -> str:
+        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
 
     @abstractmethod
     def all_filter(self, owner: str) -> Entity:
@@ -116,22 +139,17 @@ class Home(ABC):
     def ids_filter(self, ids: Sequence[str]) -> Entity:
         """Returns the filter that finds these ids."""
 
-    @abstractmethod
-    def delete(self, scope: Scope, record: Record) -> str:
-        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
-
-    def _opened(
-        self, scope: Scope, resource_type: str, document: Entity
-    ) -> tuple[Entity, Residue, bytes | None]:
-        """Returns the entity without envelope and slot, its residue, and the key that opens it."""
-        opened = scope.keyring.open(document, self.type_name)
-        keys = opened.entity_keys
-        entity = envelope.decrypt(document, keys)
+    def _content(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
+    ) -> tuple[Entity, Residue, Opened]:
+        """Returns the entity decrypted and without slot, its residue, and what the envelope holds."""
+        opened = opened or scope.keyring.open(document, self.type_name)
+        entity = envelope.decrypt(document, opened.entity_keys)
         if opened.owning_ids:
             entity["patientId"] = opened.owning_ids[0]
         entity, sealed = REGISTRY[resource_type].slot.take(entity)
-        text = envelope.open_residue(keys, document["id"], sealed) if sealed else None
-        return entity, wire.loads(text) if text else {}, keys[0] if keys else None
+        text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
+        return entity, wire.loads(text) if text else {}, opened
 
 
 class DocumentHome(Home):
@@ -143,24 +161,26 @@ class DocumentHome(Home):
         self._prefix = prefix
         self.purpose = purpose
 
-    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
+    def record(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None = None
+    ) -> Record | None:
         """Returns the opened record. Raises `KeyMissing`."""
-        entity, residue, key = self._opened(scope, resource_type, document)
-        version = document["rev"]
-        modified = entity.get("modified") or entity.get("created")
-        resource = REGISTRY[resource_type].to_fhir(entity, residue, scope.context())
+        entity, residue, _ = self._content(scope, resource_type, document, opened)
         return Record(
             resource_type,
             document["id"],
-            version,
-            modified,
+            document["rev"],
+            entity.get("modified") or entity.get("created"),
             bool(document.get("deletionDate")),
-            with_meta(resource, resource_type, document["id"], version, modified),
             document,
             entity,
             residue,
-            key,
+            scope.context(),
         )
+
+    def carried(self, stored: Entity) -> Iterator[Entity]:
+        """Yields the document."""
+        yield stored
 
     def delete(self, scope: Scope, record: Record) -> str:
         """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
@@ -190,26 +210,33 @@ class ServiceHome(Home):
     type_name = "Contact"
     purpose = "medicalInformation"
 
-    def record(self, scope: Scope, resource_type: str, document: Entity) -> Record | None:
+    def record(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None = None
+    ) -> Record | None:
         """Returns the opened record, None for a Service of another kind. Raises `KeyMissing`."""
-        entity, residue, key = self._opened_service(scope, resource_type, document)
+        entity, residue, opened = self._content(scope, resource_type, document, opened)
+        entity = {name: value for name, value in entity.items() if name not in FROM_CONTACT}
         if not is_observation(entity):
             return None
-        version = service_version(key, entity, residue)
-        modified = document.get("modified")
-        resource = REGISTRY[resource_type].to_fhir(entity, residue, scope.context())
+        key = opened.entity_keys[0] if opened.entity_keys else b""
         return Record(
             resource_type,
             document["id"],
-            version,
-            modified,
+            service_version(key, entity, residue),
+            document.get("modified"),
             bool(document.get("endOfLife")),
-            with_meta(resource, resource_type, document["id"], version, modified),
             document,
             entity,
             residue,
-            key,
+            scope.context(),
         )
+
+    def carried(self, stored: Entity) -> Iterator[Entity]:
+        """Yields the Services of a Contact, each with what it takes over from the Contact."""
+        copied = {name: stored[name] for name in FROM_CONTACT & stored.keys()}
+        fallback: Entity = {name: stored[name] for name in ("author", "responsible") if name in stored}
+        for service in stored.get("services", ()):
+            yield {**fallback, **service, **copied, "contactId": stored["id"]}
 
     def delete(self, scope: Scope, record: Record) -> str:
         """Ends the life of the Service and keeps its Contact; neighbours are written back as they stand."""
@@ -217,8 +244,8 @@ class ServiceHome(Home):
             contact = scope.client.read("contact", record.document["contactId"])
             if contact is None:
                 raise Conflict()
-            current = self.record(scope, record.resource_type, service_of(contact, record.id))
-            if current is None or current.version != record.version:
+            current = self._one(scope, record, contact)
+            if current.version != record.version:
                 raise Conflict()
             ended = {"endOfLife": scope.now, "modified": max(scope.now, (current.modified or 0) + 1)}
             services = [s | ended if s["id"] == record.id else s for s in contact["services"]]
@@ -226,15 +253,15 @@ class ServiceHome(Home):
                 stored = scope.client.modify("contact", {**contact, "services": services})
             except Conflict:
                 continue
-            after = self.record(scope, record.resource_type, service_of(stored, record.id))
-            return after.version if after else record.version
+            return self._one(scope, record, stored).version
         raise Conflict()
 
-    def _opened_service(
-        self, scope: Scope, resource_type: str, document: Entity
-    ) -> tuple[Entity, Residue, bytes | None]:
-        entity, residue, key = self._opened(scope, resource_type, document)
-        return {k: v for k, v in entity.items() if k not in COPIED}, residue, key
+    def _one(self, scope: Scope, record: Record, contact: Entity) -> Record:
+        """Returns a Service as this Contact holds it now. Raises `Conflict` when it holds it no longer."""
+        for service in self.carried(contact):
+            if service["id"] == record.id and (found := self.record(scope, record.resource_type, service)):
+                return found
+        raise Conflict()
 
     def all_filter(self, owner: str) -> Entity:
         """Returns the filter that finds everything of a data owner."""
@@ -265,23 +292,10 @@ def home_of(resource_type: str) -> Home:
     return HOMES[REGISTRY[resource_type].entity_type]
 
 
-def service_version(key: bytes | None, entity: Entity, residue: Residue) -> str:
+def service_version(key: bytes, entity: Entity, residue: Residue) -> str:
     """Returns the versionId of an opened Service: it changes with its content, not with its neighbours or its IV."""
     canonical = orjson.dumps([entity, residue], default=wire.number, option=orjson.OPT_SORT_KEYS)
-    return envelope.version_tag(key or b"", canonical)
-
-
-def service_of(contact: Entity, service_id: str) -> Entity:
-    """Returns a Service as iCure gives it when read alone: with what it takes over from its Contact.
-
-    Raises `Conflict` when the Contact no longer holds it.
-    """
-    for service in contact.get("services", ()):
-        if service["id"] == service_id:
-            copied = {k: contact[k] for k in COPIED & contact.keys()}
-            fallback = {k: contact[k] for k in ("author", "responsible") if k in contact}
-            return {**fallback, **service, **copied, "contactId": contact["id"]}
-    raise Conflict()
+    return envelope.version_tag(key, canonical)
 
 
 def union(filters: Iterable[Entity]) -> Entity:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from bridge import journal, plan
 from bridge.errors import Gone, Issue, MultipleMatches, NotFound, NotSupported, PreconditionFailed
-from bridge.homes import DocumentHome, Record, home_of, service_of, with_meta
-from bridge.plan import Incoming
+from bridge.homes import Record, home_of, with_meta
+from bridge.plan import Document, Incoming
 from bridge.references import by_client_ids, client_ids
 from bridge.scope import Scope
 from mappings import REGISTRY
@@ -52,21 +52,34 @@ def create(scope: Scope, incoming: Sequence[Incoming]) -> list[Answer]:
     documents = plan.plan(scope, incoming)
     answers: dict[str, Answer] = {}
     for document, stored in zip(documents, journal.apply(scope, documents), strict=True):
-        for one in document.carries:
-            answers[one.id] = _created(scope, one, stored)
+        answers |= _created(scope, document, stored)
     for one in incoming:
         if one.client_id is not None:
-            scope.state.put("tombstone", _tombstone(scope, one.resource_type, one.client_id), None)
+            _forget(scope, one.resource_type, one.client_id)
     return [answers[one.id] for one in incoming]
 
 
-def _created(scope: Scope, one: Incoming, stored: Entity) -> Answer:
-    home = home_of(one.resource_type)
-    document = stored if isinstance(home, DocumentHome) else service_of(stored, one.id)
-    record = home.record(scope, one.resource_type, document)
-    assert record is not None  # noqa: S101  what was just written as this type is of this type
-    resource = with_meta(one.resource, one.resource_type, one.id, record.version, record.modified)
-    return Answer(201, resource, record.location, record.version, record.modified, one.warnings)
+def _created(scope: Scope, document: Document, stored: Entity) -> dict[str, Answer]:
+    """Returns the answers for what a document carries, by id: the resource as sent, with what the server gave it."""
+    sent = {one.id: one for one in document.carries}
+    home = home_of(document.carries[0].resource_type)
+    answers: dict[str, Answer] = {}
+    for entity in home.carried(stored):
+        one = sent[entity["id"]]
+        record = home.record(scope, one.resource_type, entity, document.opened)
+        assert record is not None  # noqa: S101  what was just written as this type is of this type
+        resource = with_meta(one.resource, one.resource_type, one.id, record.version, record.modified)
+        answers[one.id] = Answer(
+            201, resource, record.location, record.version, record.modified, one.warnings
+        )
+    return answers
+
+
+def _forget(scope: Scope, resource_type: str, client_id: str) -> None:
+    """Drops the memory that a client id was deleted: it is in use again."""
+    name = _tombstone(scope, resource_type, client_id)
+    if scope.state.get("tombstone", name):
+        scope.state.put("tombstone", name, None)
 
 
 def delete(scope: Scope, resource_type: str, logical_id: str, if_match: str | None = None) -> Answer:

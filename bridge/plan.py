@@ -15,6 +15,7 @@ import orjson
 
 from bridge import wire
 from bridge.crypto import envelope
+from bridge.crypto.keyring import Opened
 from bridge.errors import Issue, warning
 from bridge.homes import Home, home_of
 from bridge.references import Found, by_client_ids, client_ids, resolve
@@ -59,7 +60,8 @@ class Document:
     kind: str
     entity: Entity = field(repr=False)
     carries: list[Incoming]
-    key: bytes = field(repr=False)
+    opened: Opened = field(repr=False)
+    """What the envelope holds."""
 
 
 def plan(scope: Scope, incoming: Sequence[Incoming]) -> list[Document]:
@@ -145,7 +147,7 @@ def _patient(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Documen
     }
     entity = _with_residue(one, entity, metadata.entity_key)
     encrypted = envelope.encrypt(entity, metadata.entity_key, scope.manifests[home.type_name])
-    return Document(home.kind, encrypted, [one], metadata.entity_key)
+    return Document(home.kind, encrypted, [one], Opened((metadata.entity_key,), (metadata.secret_id,), ()))
 
 
 def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
@@ -192,7 +194,10 @@ def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict
             secret_ids[location] = _secret_id(scope, found, location)
         contact["secretForeignKeys"] = [secret_ids[location]]
     encrypted = envelope.encrypt_contact(contact, metadata.entity_key, scope.manifests)
-    return Document("contact", encrypted, group, metadata.entity_key)
+    owning = (patient_id,) if patient_id is not None else ()
+    return Document(
+        "contact", encrypted, group, Opened((metadata.entity_key,), (metadata.secret_id,), owning)
+    )
 
 
 def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:

@@ -76,6 +76,8 @@ class Found:
     """`Type/<server id>` of what iCure holds or is about to hold."""
     records: dict[str, Record] = field(default_factory=dict)
     """The opened records that were read on the way, by `Type/<server id>`."""
+    aliases: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """What has a `Type/<client id>`; a server id always wins over it."""
 
 
 def resolve(scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[str, str]) -> Found:
@@ -110,9 +112,8 @@ def resolve(scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[s
         if identifier:
             by_identifier.append((at, resource, identifier))
     _look_up(scope, {target for _, _, target in wanted}, found)
-    ids = found_ids(scope, found)
     for path, reference, target in wanted:
-        matches = ids.get(target, [])
+        matches = [target] if target in found.known else found.aliases[target]
         if len(matches) == 1:
             reference.holder["reference"] = matches[0]
         elif reference.member in SUBJECTS and target.startswith("Patient/"):
@@ -158,18 +159,6 @@ def _target(scope: Scope, reference: Reference, own: dict[str, str]) -> str | No
     return None
 
 
-def found_ids(scope: Scope, found: Found) -> dict[str, list[str]]:
-    """Returns what each `Type/id` that was asked for means: itself, or what has it as a client id."""
-    ids: dict[str, list[str]] = defaultdict(list)
-    for location in found.known:
-        ids[location] = [location]
-    by_client_id: dict[str, list[str]] = defaultdict(list)
-    for location, record in found.records.items():
-        for client_id in client_ids(scope, record.resource):
-            by_client_id[f"{record.resource_type}/{client_id}"].append(location)
-    return {**by_client_id, **ids}  # a server id always wins
-
-
 def client_ids(scope: Scope, resource: Resource) -> list[str]:
     """Returns the ids under which clients sent this resource."""
     system = scope.config.identifier_system
@@ -187,9 +176,16 @@ def _look_up(scope: Scope, targets: Iterable[str], found: Found) -> None:
         existing = known_parties(scope, parties)
         found.known |= {f"{k}/{p}" for k in PARTIES for p in by_type.get(k, ()) if p in existing}
     for kind in by_type.keys() & REGISTRY.keys():
-        for record in by_ids_or_client_ids(scope, kind, by_type[kind]):
-            found.records[record.location] = record
-            found.known.add(record.location)
+        records = by_ids(scope, kind, by_type[kind])
+        found.known |= {record.location for record in records}
+        rest = by_type[kind] - {record.id for record in records}
+        for record in by_client_ids(scope, kind, sorted(rest)):
+            if not record.deleted:
+                records.append(record)
+                for client_id in client_ids(scope, record.resource):
+                    found.aliases[f"{kind}/{client_id}"].append(record.location)
+        found.records |= {record.location: record for record in records}
+        found.known |= {record.location for record in records}
 
 
 def known_parties(scope: Scope, ids: set[str]) -> set[str]:
@@ -202,15 +198,17 @@ def known_parties(scope: Scope, ids: set[str]) -> set[str]:
     return {i for i in ids if i in scope.known_parties}
 
 
+def by_ids(scope: Scope, resource_type: str, ids: Iterable[str]) -> list[Record]:
+    """Returns the live records under these server ids."""
+    return [r for r in home_of(resource_type).read_all(scope, resource_type, sorted(ids)) if not r.deleted]
+
+
 def by_ids_or_client_ids(scope: Scope, resource_type: str, ids: Iterable[str]) -> list[Record]:
     """Returns the live records that these ids mean, be they the server's or a client's."""
-    asked = sorted(ids)
-    home = home_of(resource_type)
-    records = [r for r in home.read_all(scope, resource_type, asked) if not r.deleted]
-    rest = set(asked) - {r.id for r in records}
-    if rest:
-        records += [r for r in by_client_ids(scope, resource_type, sorted(rest)) if not r.deleted]
-    return records
+    asked = set(ids)
+    records = by_ids(scope, resource_type, asked)
+    rest = sorted(asked - {record.id for record in records})
+    return records + [r for r in by_client_ids(scope, resource_type, rest) if not r.deleted]
 
 
 def by_client_ids(scope: Scope, resource_type: str, ids: list[str]) -> list[Record]:
@@ -222,6 +220,8 @@ def by_client_ids(scope: Scope, resource_type: str, ids: list[str]) -> list[Reco
 
 def by_identifiers(scope: Scope, resource_type: str, identifiers: list[dict[str, str]]) -> list[Record]:
     """Returns the records that have one of these `{system, value}`."""
+    if not identifiers:
+        return []
     home = home_of(resource_type)
     ids = scope.client.match(home.kind, union(home.identifier_filter(o, identifiers) for o in scope.owners))
     return home.read_all(scope, resource_type, list(dict.fromkeys(ids)))
