@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 from cryptography.exceptions import InvalidTag
 
-from bridge.crypto.keyring import Keyring
+from bridge.crypto.keyring import Keyring, Opened
 from bridge.crypto.manifest import DEFAULT_MANIFESTS, Manifest, Manifests, Shape
 from bridge.crypto.primitives import (
     Undecipherable,
@@ -185,6 +185,22 @@ def decrypt(entity: Entity, keys: Iterable[bytes]) -> Entity:
         return _Decryption(keys).entity(entity)
     except RecursionError:
         raise KeyMissing("This entity is nested too deeply to be opened.") from None
+
+
+def open_entity(keyring: Keyring, entity: Entity, type_name: str) -> tuple[Entity, Opened]:
+    """Returns the entity decrypted, and what its delegations say. Raises `KeyMissing`.
+
+    An entity may have several keys, in different delegations; those that cost more to open are tried only when the
+    first do not fit.
+    """
+    opened = keyring.open(entity, type_name)
+    try:
+        return decrypt(entity, opened.entity_keys), opened
+    except KeyMissing:
+        whole = keyring.open(entity, type_name, whole=True)
+        if whole.entity_keys == opened.entity_keys:
+            raise
+        return decrypt(entity, whole.entity_keys), whole
 
 
 class _Decryption:

@@ -174,6 +174,18 @@ def test_an_entity_shared_in_both_ways_opens_in_the_newer_and_lists_both(world, 
     assert envelope.decrypt(entity, whole.entity_keys)["note"] == "secret"
 
 
+def test_a_key_in_another_delegation_is_tried_when_the_first_does_not_fit(world, ann, bob):
+    share(world, ann, bob, **{"": box(bob)})
+    metadata = envelope.new_metadata(ann.keyring(world), "Patient", delegates=[bob.id])
+    entity = entity_for(ann, bob, securityMetadata=metadata.security_metadata)
+    plain, opened = envelope.open_entity(bob.keyring(world), entity, "Patient")
+    assert plain["note"] == "secret"
+    assert opened.entity_keys == (metadata.entity_key, ENTITY_KEY)
+    del entity["encryptionKeys"]
+    with pytest.raises(KeyMissing):
+        envelope.open_entity(bob.keyring(world), entity, "Patient")
+
+
 CONTENT = {"en": {"stringValue": "secret"}}
 
 
