@@ -60,6 +60,9 @@ def _incoming(entry: wire.Entry, *, strict: bool) -> Incoming:
     if entry.method != "POST":
         issue = Issue("not-supported", "Only POST entries are served.", f"{path}.request.method")
         raise Invalid(issues=[issue])
+    if entry.if_none_exist is not None:
+        text = "Conditional create is not served yet."
+        raise Invalid(issues=[Issue("not-supported", text, f"{path}.request.ifNoneExist")])
     resource_type = entry.resource.get("resourceType")
     if resource_type not in REGISTRY:
         text = f"This server has {', '.join(REGISTRY)}; no other resource types."

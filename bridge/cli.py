@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import uuid
 from dataclasses import replace
@@ -158,7 +157,7 @@ def check(data_dir: Path | None) -> None:
     if config.icure_url.startswith("http://"):
         click.echo("warning: ICURE_URL is not https: passwords travel in clear", err=True)
     secret = config.secret_file or config.data_dir / "secret"
-    if os.stat(secret).st_mode & 0o077:
+    if secret.stat().st_mode & 0o077:
         problems.append(f"{secret} can be read by others; chmod 600 it.")
     if problems:
         raise click.ClickException("\n".join(problems))

@@ -16,7 +16,7 @@ import orjson
 from bridge import wire
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
-from bridge.errors import Issue, warning
+from bridge.errors import Issue, KeyMissing, warning
 from bridge.homes import Home, home_of
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
@@ -208,6 +208,8 @@ def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:
 def _secret_id(scope: Scope, found: Found, location: str) -> str:
     """Returns the secret id of a patient by which its Contacts are found."""
     opened = scope.keyring.open(found.records[location].document, "Patient")
+    if not opened.secret_ids:
+        raise KeyMissing(f"{location} is shared with you without what links data to it.")
     return opened.secret_ids[0]
 
 

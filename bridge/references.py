@@ -177,7 +177,6 @@ def _look_up(scope: Scope, targets: Iterable[str], found: Found) -> None:
         found.known |= {f"{k}/{p}" for k in PARTIES for p in by_type.get(k, ()) if p in existing}
     for kind in by_type.keys() & REGISTRY.keys():
         records = by_ids(scope, kind, by_type[kind])
-        found.known |= {record.location for record in records}
         rest = by_type[kind] - {record.id for record in records}
         for record in by_client_ids(scope, kind, sorted(rest)):
             if not record.deleted:

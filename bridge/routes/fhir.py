@@ -56,6 +56,8 @@ def search_type(resource_type: str) -> Response:
 def create(resource_type: str) -> Response:
     """FHIR create. https://hl7.org/fhir/R4/http.html#create"""
     interactions.supported(resource_type)
+    if "If-None-Exist" in request.headers:
+        raise Invalid("If-None-Exist: conditional create is not served yet; nothing was created.")
     asked = scope()
     strict = asked.config.validation == "strict"
     resource, warnings = wire.check(_body(), expected_type=resource_type, strict=strict)
