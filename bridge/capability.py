@@ -13,7 +13,7 @@ from bridge.search import PARAMETERS
 from mappings import REGISTRY
 from mappings.values import Resource
 
-INTERACTIONS = ("read", "vread", "create", "delete", "search-type")
+INTERACTIONS = ("read", "vread", "create", "update", "delete", "search-type")
 RELEASED = "2026-11-21"
 
 
@@ -68,7 +68,7 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "interaction": [{"code": code} for code in INTERACTIONS],
         "versioning": "versioned",
         "readHistory": False,
-        "updateCreate": False,
+        "updateCreate": True,
         "conditionalCreate": False,
         "conditionalRead": "not-supported",
         "conditionalUpdate": False,

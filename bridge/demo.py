@@ -120,6 +120,7 @@ def _create_patient(config: Config, account: Account) -> None:
 
 def write_secret_file(path: Path, content: Any) -> None:
     """Writes JSON that only its owner may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(json.dumps(content, indent=2) + "\n")

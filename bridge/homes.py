@@ -7,7 +7,7 @@ A new resource type needs nothing here as long as its entity type is in `HOMES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -61,6 +61,8 @@ class Record:
     entity: Entity = field(repr=False)
     """The entity opened, without slot and what comes from the Contact."""
     residue: Residue = field(repr=False)
+    opened: Opened = field(repr=False)
+    """What the envelope holds."""
     context: Context = field(repr=False)
 
     @property
@@ -124,6 +126,13 @@ class Home(ABC):
         """Yields what a document holds, each as iCure gives it when read alone."""
 
     @abstractmethod
+    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
+        """Writes new content over a record, under the same key, and returns what is stored.
+
+        Raises `Conflict` when someone else wrote it meanwhile.
+        """
+
+    @abstractmethod
     def delete(self, scope: Scope, record: Record) -> str:
         """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
 
@@ -139,12 +148,21 @@ class Home(ABC):
     def ids_filter(self, ids: Sequence[str]) -> Entity:
         """Returns the filter that finds these ids."""
 
+    def _stored(self, scope: Scope, record: Record, document: Entity) -> Record:
+        """Returns the record of a document as it was just stored."""
+        stored = self.record(scope, record.resource_type, document, record.opened)
+        if stored is None:
+            raise Conflict()
+        return stored
+
     def _content(
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
     ) -> tuple[Entity, Residue, Opened]:
         """Returns the entity decrypted and without slot, its residue, and what the envelope holds."""
-        opened = opened or scope.keyring.open(document, self.type_name)
-        entity = envelope.decrypt(document, opened.entity_keys)
+        if opened is None:
+            entity, opened = envelope.open_entity(scope.keyring, document, self.type_name)
+        else:
+            entity = envelope.decrypt(document, opened.entity_keys)
         if opened.owning_ids:
             entity["patientId"] = opened.owning_ids[0]
         entity, sealed = REGISTRY[resource_type].slot.take(entity)
@@ -165,7 +183,7 @@ class DocumentHome(Home):
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None = None
     ) -> Record | None:
         """Returns the opened record. Raises `KeyMissing`."""
-        entity, residue, _ = self._content(scope, resource_type, document, opened)
+        entity, residue, opened = self._content(scope, resource_type, document, opened)
         return Record(
             resource_type,
             document["id"],
@@ -175,12 +193,21 @@ class DocumentHome(Home):
             document,
             entity,
             residue,
+            opened,
             scope.context(),
         )
 
     def carried(self, stored: Entity) -> Iterator[Entity]:
         """Yields the document."""
         yield stored
+
+    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
+        """Writes the document under its rev. Raises `Conflict` when that is not current."""
+        key = record.opened.entity_key
+        entity = {name: value for name, value in entity.items() if name not in ("patientId", "deletionDate")}
+        entity = with_residue(record.resource_type, {**entity, "modified": scope.now}, residue, key)
+        encrypted = envelope.encrypt(entity, key, scope.manifests[self.type_name])
+        return self._stored(scope, record, scope.client.modify(self.kind, encrypted))
 
     def delete(self, scope: Scope, record: Record) -> str:
         """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
@@ -228,6 +255,7 @@ class ServiceHome(Home):
             document,
             entity,
             residue,
+            opened,
             scope.context(),
         )
 
@@ -238,22 +266,51 @@ class ServiceHome(Home):
         for service in stored.get("services", ()):
             yield {**fallback, **service, **copied, "contactId": stored["id"]}
 
+    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
+        """Writes the Service into its Contact. Raises `Conflict` when the Service itself was changed."""
+        key = record.opened.entity_key
+        entity = {name: value for name, value in entity.items() if name not in ("patientId", "endOfLife")}
+        entity = with_residue(record.resource_type, entity | self._newer(scope, record), residue, key)
+        encrypted = envelope.encrypt_service(entity, key, scope.manifests["Service"])
+        return self._rewritten(scope, record, lambda service: encrypted)
+
     def delete(self, scope: Scope, record: Record) -> str:
-        """Ends the life of the Service and keeps its Contact; neighbours are written back as they stand."""
+        """Ends the life of the Service and keeps its Contact."""
+        ended = {"endOfLife": scope.now, **self._newer(scope, record)}
+        return self._rewritten(scope, record, lambda service: service | ended).version
+
+    def remove(self, scope: Scope, record: Record) -> None:
+        """Takes the Service out of its Contact; it stands in another one now. Raises `Conflict`."""
+        for _ in range(WRITE_TRIES):
+            contact = scope.client.read("contact", record.document["contactId"])
+            if contact is None:
+                return
+            services = [s for s in contact["services"] if s["id"] != record.id]
+            try:
+                scope.client.modify("contact", {**contact, "services": services})
+            except Conflict:
+                continue
+            return
+        raise Conflict()
+
+    def _newer(self, scope: Scope, record: Record) -> Entity:
+        """Returns a time of modification by which a new version wins over the old one."""
+        return {"modified": max(scope.now, (record.modified or 0) + 1)}
+
+    def _rewritten(self, scope: Scope, record: Record, change: Callable[[Entity], Entity]) -> Record:
+        """Rewrites one Service in its Contact; neighbours are written back as they stand."""
         for _ in range(WRITE_TRIES):
             contact = scope.client.read("contact", record.document["contactId"])
             if contact is None:
                 raise Conflict()
-            current = self._one(scope, record, contact)
-            if current.version != record.version:
+            if self._one(scope, record, contact).version != record.version:
                 raise Conflict()
-            ended = {"endOfLife": scope.now, "modified": max(scope.now, (current.modified or 0) + 1)}
-            services = [s | ended if s["id"] == record.id else s for s in contact["services"]]
+            services = [change(s) if s["id"] == record.id else s for s in contact["services"]]
             try:
                 stored = scope.client.modify("contact", {**contact, "services": services})
             except Conflict:
                 continue
-            return self._one(scope, record, stored).version
+            return self._one(scope, record, stored)
         raise Conflict()
 
     def _one(self, scope: Scope, record: Record, contact: Entity) -> Record:
@@ -290,6 +347,12 @@ HOMES: dict[str, Home] = {
 def home_of(resource_type: str) -> Home:
     """Returns where the resources of a type live."""
     return HOMES[REGISTRY[resource_type].entity_type]
+
+
+def with_residue(resource_type: str, entity: Entity, residue: Residue, key: bytes) -> Entity:
+    """Returns the entity with its residue sealed in its slot."""
+    text = envelope.seal_residue(key, entity["id"], wire.dump(residue)) if residue else None
+    return REGISTRY[resource_type].slot.put(entity, text)
 
 
 def service_version(key: bytes, entity: Entity, residue: Residue) -> str:

@@ -17,7 +17,7 @@ from bridge import wire
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
 from bridge.errors import Issue, KeyMissing, warning
-from bridge.homes import Home, home_of
+from bridge.homes import Home, home_of, with_residue
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
 from mappings import REGISTRY
@@ -71,18 +71,40 @@ def plan(scope: Scope, incoming: Sequence[Incoming]) -> list[Document]:
     """
     own = _own_references(incoming)
     for one in incoming:
-        one.client_id = one.resource.pop("id", None)
-        if one.client_id is not None:
-            identifier = {"system": scope.config.identifier_system, "value": one.client_id}
-            one.resource.setdefault("identifier", []).append(identifier)
+        sent = one.resource.pop("id", None)
+        if sent is not None and sent != one.id:
+            one.client_id = sent
+            add_client_id(scope, one.resource, sent)
     _warn_of_repeated_client_ids(scope, incoming)
+    found = refer(scope, incoming, own)
+    for one in incoming:
+        write_over(scope, one, found, {"id": one.id}, {})
+    return documents_of(scope, incoming, found)
+
+
+def add_client_id(scope: Scope, resource: Resource, client_id: str) -> None:
+    """Keeps the id under which a client knows the resource as an identifier."""
+    identifier = {"system": scope.config.identifier_system, "value": client_id}
+    if identifier not in resource.setdefault("identifier", []):
+        resource["identifier"].append(identifier)
+
+
+def refer(scope: Scope, incoming: Sequence[Incoming], own: dict[str, str]) -> Found:
+    """Rewrites the references of all these resources and returns what they stand for."""
     before = len(scope.warnings)
     found = resolve(scope, [(one.path, one.resource) for one in incoming], own)
     _hand_out_warnings(scope, incoming, before)
+    return found
+
+
+def write_over(scope: Scope, one: Incoming, found: Found, entity: Entity, residue: Residue) -> None:
+    """Maps a resource onto what iCure holds of it."""
     context = scope.context(found.known.__contains__)
-    for one in incoming:
-        mapping = REGISTRY[one.resource_type]
-        one.entity, one.residue = mapping.to_icure(one.resource, {"id": one.id}, None, context)
+    one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
+
+
+def documents_of(scope: Scope, incoming: Sequence[Incoming], found: Found) -> list[Document]:
+    """Returns the documents that hold these mapped resources, Patients first."""
     secret_ids: dict[str, str] = {}
     documents = [
         _patient(scope, one, secret_ids)
@@ -145,7 +167,7 @@ def _patient(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Documen
         "modified": scope.now,
         "securityMetadata": metadata.security_metadata,
     }
-    entity = _with_residue(one, entity, metadata.entity_key)
+    entity = with_residue(one.resource_type, entity, one.residue, metadata.entity_key)
     encrypted = envelope.encrypt(entity, metadata.entity_key, scope.manifests[home.type_name])
     return Document(home.kind, encrypted, [one], Opened((metadata.entity_key,), (metadata.secret_id,), ()))
 
@@ -202,7 +224,8 @@ def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict
 
 def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:
     entity = {k: v for k, v in one.entity.items() if k != "patientId"}
-    return _with_residue(one, {**entity, "id": one.id, "created": scope.now, "modified": scope.now}, key)
+    entity = {**entity, "id": one.id, "created": scope.now, "modified": scope.now}
+    return with_residue(one.resource_type, entity, one.residue, key)
 
 
 def _secret_id(scope: Scope, found: Found, location: str) -> str:
@@ -211,8 +234,3 @@ def _secret_id(scope: Scope, found: Found, location: str) -> str:
     if not opened.secret_ids:
         raise KeyMissing(f"{location} is shared with you without what links data to it.")
     return opened.secret_ids[0]
-
-
-def _with_residue(one: Incoming, entity: Entity, key: bytes) -> Entity:
-    text = envelope.seal_residue(key, one.id, wire.dump(one.residue)) if one.residue else None
-    return REGISTRY[one.resource_type].slot.put(entity, text)

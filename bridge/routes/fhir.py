@@ -9,7 +9,7 @@ from flask import Blueprint, Response, g, request
 from bridge import bundle as bundles
 from bridge import interactions, search, wire
 from bridge.capability import capability_statement
-from bridge.errors import Invalid, NotFound
+from bridge.errors import Invalid, Issue, NotFound
 from bridge.plan import Incoming
 from bridge.routes.answers import FHIR_BASE, arguments, base_url, bridge, fhir, preferences, scope, write
 from bridge.scope import Scope
@@ -59,8 +59,7 @@ def create(resource_type: str) -> Response:
     if "If-None-Exist" in request.headers:
         raise Invalid("If-None-Exist: conditional create is not served yet; nothing was created.")
     asked = scope()
-    strict = asked.config.validation == "strict"
-    resource, warnings = wire.check(_body(), expected_type=resource_type, strict=strict)
+    resource, warnings = _checked(asked, resource_type)
     incoming = Incoming(resource, resource_type, warnings=list(warnings))
     return write(interactions.create(asked, [incoming])[0])
 
@@ -80,6 +79,17 @@ def vread(resource_type: str, logical_id: str, version: str) -> Response:
     return write(answer)
 
 
+@bp.put("/<resource_type>/<logical_id>")
+def update(resource_type: str, logical_id: str) -> Response:
+    """FHIR update. https://hl7.org/fhir/R4/http.html#update"""
+    asked, _, _ = _instance(resource_type, logical_id)
+    resource, warnings = _checked(asked, resource_type)
+    if resource.get("id") != logical_id:
+        raise Invalid("The id in the resource must be the one in the URL.", f"{resource_type}.id")
+    one = Incoming(resource, resource_type, warnings=list(warnings))
+    return write(interactions.update(asked, resource_type, logical_id, one, request.headers.get("If-Match")))
+
+
 @bp.delete("/<resource_type>/<logical_id>")
 def delete(resource_type: str, logical_id: str) -> Response:
     """FHIR delete. https://hl7.org/fhir/R4/http.html#delete"""
@@ -92,6 +102,12 @@ def _instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
     if not _ID.fullmatch(logical_id):
         raise NotFound("This is not an id that FHIR allows.")
     return asked, resource_type, logical_id
+
+
+def _checked(asked: Scope, resource_type: str) -> tuple[Resource, list[Issue]]:
+    """Returns the resource of the body and what was let through with a warning."""
+    strict = asked.config.validation == "strict"
+    return wire.check(_body(), expected_type=resource_type, strict=strict)
 
 
 def _body() -> Resource:
