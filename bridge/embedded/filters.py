@@ -12,7 +12,7 @@ Rule: values of a request reach SQL as parameters only, and have been read by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,13 @@ class Rows:
     parameters: tuple[Any, ...] = ()
     descending: bool = False
 
-    def ids(self, view: View, owner: str) -> list[str]:
-        """Returns the items for which the condition holds."""
+    def ids(self, view: View, owner: str | None) -> list[str]:
+        """Returns the items for which the condition holds, of one owner or (None) of all."""
         direction = "DESC" if self.descending else "ASC"
+        owned, owners = ("TRUE", ()) if owner is None else ("e.owner = ?", (owner,))
         return view.ids(
-            f"e.field = ? AND e.owner = ? AND {self.condition}",
-            (self.field, owner, *self.parameters),
+            f"e.field = ? AND {owned} AND {self.condition}",
+            (self.field, *owners, *self.parameters),
             f"number {direction}, item {direction}",
         )
 
@@ -319,6 +320,11 @@ def _words(given: Entity) -> list[Rows]:
     return [prefixed("user.word", _required(given, "searchString").lower())]
 
 
+def string_list(value: Any) -> list[str]:
+    """Returns an array of strings: an empty one matches nothing, which is not the same as none."""
+    return strings(value) or []
+
+
 identifiers = each(IDENTIFIER)
 code_members = _members(tagType=text, tagCode=text, codeType=text, codeCode=text)
 value_dates = _members(startValueDate=integer, endValueDate=integer, descending=boolean)
@@ -326,11 +332,11 @@ opening_dates = _members(
     startOfContactOpeningDate=integer, endOfContactOpeningDate=integer, descending=boolean
 )
 range_dates = _members(startDate=integer, endDate=integer, descending=boolean)
-of_patients = _members(patientSecretForeignKeys=strings, patientSecretForeignKey=text)
+of_patients = _members(patientSecretForeignKeys=string_list, patientSecretForeignKey=text)
 prefix_members = _members(
     codeType=text, codeCodePrefix=text, tagType=text, tagCodePrefix=text, year=integer, month=integer
 )
-several_codes = _members(codeCodes=by_key(strings), tagCodes=by_key(strings))
+several_codes = _members(codeCodes=by_key(string_list), tagCodes=by_key(string_list))
 
 
 def _shape(*parts: Shape, **readers: Reader) -> Shape:
@@ -393,7 +399,7 @@ FILTERS: dict[str, Filter] = {
     "PatientByHcPartyAndSsinFilter": _patient(
         _starts_with("patient.ssin", "ssin", word_characters), ssin=text
     ),
-    "PatientByHcPartyAndSsinsFilter": _patient(_national_numbers, ssins=strings),
+    "PatientByHcPartyAndSsinsFilter": _patient(_national_numbers, ssins=string_list),
     "PatientByHcPartyAndTelecomFilter": _patient(
         _starts_with("patient.telecom", "searchString", word_characters), searchString=text
     ),
@@ -426,7 +432,7 @@ FILTERS: dict[str, Filter] = {
         _each_of("contact.patient", "secretForeignKeys", "startDate", "endDate"),
         OWNER,
         range_dates,
-        secretForeignKeys=strings,
+        secretForeignKeys=string_list,
     ),
     "ContactByDataOwnerOpeningDateFilter": _contact(
         lambda given: [
@@ -441,10 +447,12 @@ FILTERS: dict[str, Filter] = {
     "ContactByDataOwnerServiceCodeFilter": _contact(
         _one_code("contact.servicecode", "code"), OWNER, code_members
     ),
-    "ContactByDataOwnerFormIdsFilter": _contact(_each_of("contact.form", "formIds"), OWNER, formIds=strings),
-    "ContactByHcPartyFormIdsFilter": _contact(_each_of("contact.form", "formIds"), HCP, formIds=strings),
+    "ContactByDataOwnerFormIdsFilter": _contact(
+        _each_of("contact.form", "formIds"), OWNER, formIds=string_list
+    ),
+    "ContactByHcPartyFormIdsFilter": _contact(_each_of("contact.form", "formIds"), HCP, formIds=string_list),
     "ContactByServiceIdsFilter": _contact(
-        _each_of("contact.service", "ids"), None, for_caller=True, ids=strings
+        _each_of("contact.service", "ids"), None, for_caller=True, ids=string_list
     ),
     "ContactByExternalIdFilter": _contact(
         lambda given: [equal("contact.external", _required(given, "externalId"))], None, externalId=text
@@ -464,13 +472,13 @@ FILTERS: dict[str, Filter] = {
         _each_of("service.patient", "secretForeignKeys", "startDate", "endDate"),
         OWNER,
         range_dates,
-        secretForeignKeys=strings,
+        secretForeignKeys=string_list,
     ),
     "ServiceByHcPartyIdentifiersFilter": _service(
         _identifiers("service.identifier"), HCP, identifiers=identifiers
     ),
     "ServiceByHcPartyHealthElementIdsFilter": _service(
-        _each_of("service.helement", "healthElementIds"), HCP, healthElementIds=strings
+        _each_of("service.helement", "healthElementIds"), HCP, healthElementIds=string_list
     ),
     "ServiceByHcPartyCodePrefixFilter": _service(
         _code_prefix("service", "code"), HCP, prefix_members, value_dates
@@ -498,7 +506,7 @@ FILTERS: dict[str, Filter] = {
     "ServiceByHcPartyPatientTagCodesFilter": _service(
         _several_codes("service", "tag", "tagCodes"), HCP, several_codes, value_dates, of_patients
     ),
-    "ServiceByQualifiedLinkFilter": _service(_by_link, None, linkValues=strings, linkQualification=text),
+    "ServiceByQualifiedLinkFilter": _service(_by_link, None, linkValues=string_list, linkQualification=text),
     "ServiceByAssociationIdFilter": _service(
         lambda given: [equal("service.association", _required(given, "associationId"))],
         None,
@@ -553,7 +561,7 @@ BY_IDS = {
     "HealthcarePartyByIdsFilter": "HealthcareParty",
     "UserByIdsFilter": "User",
 }
-IDS = _members(ids=strings)
+IDS = _members(ids=string_list)
 
 
 def matches(view: View, caller: Caller, finds: str, given: Any, depth: int = 0) -> list[str]:
@@ -607,9 +615,11 @@ def _simple(view: View, caller: Caller, known: Filter, given: Entity) -> list[st
     )
 
 
-def _search_keys(caller: Caller, known: Filter, given: Entity) -> list[str]:
+def _search_keys(caller: Caller, known: Filter, given: Entity) -> Sequence[str | None]:
     if known.unowned:
         return [NO_OWNER]
+    if known.owner is None and caller.unrestricted:
+        return [None]
     if known.for_caller:
         return sorted(caller.keys)
     if known.owner is None:
