@@ -51,11 +51,11 @@ class Sqlite:
         self._locks = folder / "locks"
         self._local = threading.local()
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))  # the WAL beside it takes over the mode
         with self._connection() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL)"
             )
-        self._file.chmod(0o600)
 
     def get(self, name: str) -> bytes | None:
         """Returns the value, None when there is none or it has ended."""
