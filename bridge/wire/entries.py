@@ -13,7 +13,7 @@ from bridge.errors import Invalid, Issue, TooLarge
 from bridge.wire.gate import pass_model
 from bridge.wire.primitives import Flaw
 from bridge.wire.shapes import resource_shape
-from bridge.wire.walk import MAX_TOLD, NOT_AN_OBJECT, REQUIRED, Findings, Path, walk
+from bridge.wire.walk import NOT_AN_OBJECT, REQUIRED, Findings, Path, tell, walk
 from mappings.values import Json, Resource
 
 MAX_ENTRIES = 20000
@@ -60,15 +60,15 @@ class Entry:
 
     index: int
     method: str
-    url: str
+    url: str = field(repr=False)
     """Relative to the base, without a slash before it."""
     resource_type: str | None = None
     """As the url says it; none for a GET of the system."""
     id: str | None = None
-    query: str | None = None
+    query: str | None = field(default=None, repr=False)
     """Of a conditional PUT, PATCH or DELETE, or of a search."""
-    full_url: str | None = None
-    if_none_exist: str | None = None
+    full_url: str | None = field(default=None, repr=False)
+    if_none_exist: str | None = field(default=None, repr=False)
     """The query alone, whether it was sent as `query`, `?query` or `Type?query`."""
     if_match: str | None = None
     if_none_match: str | None = None
@@ -142,15 +142,15 @@ class _Envelope:
     def entries(self, sent: list[Json], found: Findings) -> list[Entry]:
         """Returns the entries that can be read; what is wrong goes to `found`, what is odd to the entry."""
         entries: list[Entry] = []
+        already = {issue.path for issue in found.errors}
         for index, entry in enumerate(sent):
             if type(entry) is not dict:
                 continue
             own = Findings(strict=self.strict)
             read = self.entry(index, entry, ((None, "Bundle", None), "entry", index), own)
-            known = {issue.path for issue in found.errors}
-            found.errors += [
-                issue for issue in own.errors[: MAX_TOLD - len(found.errors)] if issue.path not in known
-            ]
+            for issue in own.errors:
+                if issue.path not in already:
+                    tell(found.errors, issue)
             if read is not None:
                 read.warnings = own.warnings
                 entries.append(read)

@@ -65,6 +65,8 @@ def _form(pattern: str, text: str, flags: int = 0) -> Rule:
     def rule(value: Json) -> Flaw | None:
         if type(value) is not str:
             return NULL if value is None else NOT_A_STRING
+        if len(value) > MAX_STRING:
+            return TOO_LONG
         if match(value) is not None:
             return None
         return wrong if value and not value.isspace() else BLANK

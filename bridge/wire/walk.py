@@ -68,12 +68,13 @@ class Findings:
         if len(self.errors) > MAX_TOLD:
             return
         if flaw.weight == "error" or (flaw.weight == "deviation" and self.strict):
-            _tell(self.errors, Issue(flaw.code, flaw.text, text_of(path)))
+            tell(self.errors, Issue(flaw.code, flaw.text, text_of(path)))
         elif not self.strict:
-            _tell(self.warnings, warning(flaw.code, f"{flaw.text} {flaw.done}", text_of(path)))
+            tell(self.warnings, warning(flaw.code, f"{flaw.text} {flaw.done}", text_of(path)))
 
 
-def _tell(told: list[Issue], issue: Issue) -> None:
+def tell(told: list[Issue], issue: Issue) -> None:
+    """Adds an issue that was not told yet; the last one says that the rest is not listed."""
     if len(told) < MAX_TOLD and issue not in told:
         told.append(issue)
         if len(told) == MAX_TOLD:

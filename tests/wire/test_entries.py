@@ -295,6 +295,18 @@ def test_too_many_entries_are_too_large() -> None:
     assert wire.check_bundle_envelope(bundle(post(), post()), max_entries=2)
 
 
+def test_tells_a_bounded_number_of_problems() -> None:
+    with pytest.raises(Invalid) as error:
+        wire.check_bundle_envelope(bundle(*[post(full_url="a")] * 1000))
+    assert len(error.value.issues) == 201
+    assert error.value.issues[-1].code == "informational"
+
+
+def test_an_entry_prints_nothing_of_its_resource_or_its_query() -> None:
+    sent = bundle(post(patient(id="Lovelace"), ifNoneExist="name=Lovelace"))
+    assert "Lovelace" not in repr(wire.check_bundle_envelope(sent))
+
+
 def test_the_resources_are_left_to_check() -> None:
     entries, _ = wire.check_bundle_envelope(bundle(post(patient(gender="man"))))
     with pytest.raises(Invalid) as error:
