@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from bridge import demo
 from bridge.app import create_app
 from bridge.config import Config
-from tests.helpers import Caller
+from tests.helpers import CORPUS, Caller
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +63,6 @@ def jdoe(app: Any, accounts: dict[str, dict[str, str]]) -> Caller:
 @pytest.fixture(scope="session")
 def corpus() -> Iterator[Path]:
     """HL7's examples, an extra corpus beside the project; skipped where it is absent."""
-    folder = Path(os.environ.get("BRIDGE_CORPUS") or Path(__file__).parents[2] / "shared/fhir/examples")
-    if not folder.is_dir():
+    if not CORPUS.is_dir():
         pytest.skip("no corpus: set BRIDGE_CORPUS to a folder of FHIR examples")
-    yield folder
+    yield CORPUS

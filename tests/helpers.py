@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from requests.adapters import BaseAdapter
 
 from bridge import wire
 from bridge.app import EMBEDDED_URL
+from bridge.embedded.store import DATABASE
 
 FHIR = "/rest/fhir/r4"
+CORPUS = Path(os.environ.get("BRIDGE_CORPUS") or Path(__file__).parents[2] / "shared/fhir/examples")
+"""HL7's and Synthea's examples, an extra corpus beside the project."""
 DEMO_PATIENT = "9a106b7f-2fa1-4b54-b3cb-c29cbfebe2ee"
 
 
@@ -96,15 +101,34 @@ class Counting(BaseAdapter):
         super().__init__()
         self.inner = inner
         self.calls: list[tuple[str, str, bytes]] = []
+        self.sent: list[bytes] = []
 
     def send(self, request: Any, **options: Any) -> Any:
         path = request.path_url.partition("?")[0].removeprefix("/rest/v2/")
         body = request.body.encode() if isinstance(request.body, str) else request.body or b""
         self.calls.append((request.method, path, body))
+        self.sent += [request.url.encode(), repr(request.headers).encode(), body]
         return self.inner.send(request, **options)
 
     def close(self) -> None:
         self.inner.close()
+
+    def told(self) -> list[str]:
+        """Returns the calls made so far as `METHOD path`, and forgets them."""
+        calls, self.calls[:] = [f"{method} {path}" for method, path, _ in self.calls], []
+        return calls
+
+
+READING = re.compile(r"GET .*|POST (auth/.*|\w+/match|\w+/byIds|contact/service|exchangedatamap/batch)")
+"""The upstream calls that change nothing."""
+
+
+def stored(data_dir: Path) -> dict[tuple[str, str], tuple[str, bytes]]:
+    """Returns all documents of the embedded store: rev and JSON by type and id."""
+    with closing(sqlite3.connect(data_dir / DATABASE)) as db:
+        return {
+            (t, i): (rev, body) for t, i, rev, body in db.execute("SELECT type, id, rev, body FROM documents")
+        }
 
 
 def count_calls(app: Any) -> Counting:
