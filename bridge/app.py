@@ -31,6 +31,7 @@ EXPOSED = ["ETag", "Location", "Last-Modified", "Warning", "X-Request-Id"]
 def create_app(config: Config) -> Flask:
     """Returns the WSGI application of one process."""
     app = Flask("bridge")
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,7 +6,6 @@ Rule: neither a password nor an Authorization header is kept; a verified caller 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -74,7 +73,7 @@ class Authenticator:
         if scheme.lower() == "basic":
             try:
                 pair = base64.b64decode(value, validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError) as e:
+            except ValueError as e:
                 raise NotLoggedIn("The Authorization header is not Basic base64(login:password).") from e
             login, colon, password = pair.partition(":")
             if colon and login and password:
