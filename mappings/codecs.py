@@ -25,23 +25,44 @@ _LAST_DATE = 99991231
 _EXACT_INTEGER = 10**15
 
 
-class Leaf:
-    """Says a value as it stands, when it is of the expected type."""
+class Text:
+    """A text as it stands; iCure's texts are free, so what FHIR would refuse is not said."""
 
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
+    def __init__(self, form: str) -> None:
+        self._form = re.compile(form, re.DOTALL | re.ASCII).fullmatch
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the value."""
-        return value if isinstance(value, self._kind) else None
+        """Returns the text."""
+        return value if isinstance(value, str) else None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns the value."""
-        return value if isinstance(value, self._kind) and value != "" else None
+        """Returns the text when it has the form."""
+        return self.said(value)
+
+    def said(self, value: Json) -> str | None:
+        """Returns the text when it has the form."""
+        if isinstance(value, str) and value and not value.isspace() and self._form(value):
+            return value
+        return None
 
 
-text = Leaf(str)
-flag = Leaf(bool)
+class Flag:
+    """A boolean as it stands; `default` is what the server says where there is none."""
+
+    def __init__(self, default: bool | None = None) -> None:
+        self._default = default
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the boolean."""
+        return value if isinstance(value, bool) else None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the boolean."""
+        return value if isinstance(value, bool) else self._default
+
+
+text, code, uri, flag = Text(".*"), Text(r"\S+(?:\s\S+)*"), Text(r"\S+"), Flag()
+logical_id = Text(r"[A-Za-z0-9\-.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class Table:
         self, codes: Mapping[str, str], also: Mapping[str, str], default: str | None, required: str | None
     ) -> None:
         self._codes = dict(codes)
-        self._back = {**also, **{icure: fhir for fhir, icure in reversed(codes.items())}}
+        self._back = {**also, **{icure: fhir for fhir, icure in reversed(list(codes.items()))}}
         self._default = default
         self._required = required
 
@@ -305,5 +326,18 @@ class FuzzyTime:
         return from_fuzzy(value, context)
 
 
+class DateTime(Text):
+    """A FHIR dateTime as text."""
+
+    def said(self, value: Json) -> str | None:
+        """Returns the text when it is a dateTime of the calendar."""
+        said = super().said(value)
+        return said if said and _date(int(said[:10].replace("-", "").ljust(8, "0"))) else None
+
+
 fuzzy_date = FuzzyDate()
 fuzzy_time = FuzzyTime()
+date_time = DateTime(
+    r"[1-9]\d{3}(?:-\d\d(?:-\d\d(?:T(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
+    r"(?:Z|[+-](?:0\d|1[0-3]):[0-5]\d|[+-]14:00))?)?)?"
+)

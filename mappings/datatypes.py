@@ -8,25 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mappings.codecs import Function, distinct, from_double, record, text, to_double
+from mappings.codecs import (
+    Function,
+    code,
+    date_time,
+    distinct,
+    from_double,
+    logical_id,
+    record,
+    table,
+    text,
+    to_double,
+    uri,
+)
 from mappings.engine import Codec, Context
 from mappings.values import Entity, Json, Resource
 
 UCUM = "http://unitsofmeasure.org"
+COMPARATORS = ("<", "<=", ">=", ">")
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 
 
 def code_stub(coding: Resource, context: str | None = None) -> Entity | None:
     """Returns system, code and version of a Coding as a CodeStub, None when it has no code."""
-    code = coding.get("code")
-    if not isinstance(code, str):
+    value = coding.get("code")
+    if not isinstance(value, str):
         return None
-    stub: Entity = {"code": code}
+    stub: Entity = {"code": value}
     system, version = coding.get("system"), coding.get("version")
     if isinstance(system, str):
         stub = {"type": system, **stub}
         if isinstance(version, str):
-            stub["id"] = f"{system}|{code}|{version}"
+            stub["id"] = f"{system}|{value}|{version}"
     if isinstance(version, str):
         stub["version"] = version
     if context is not None:
@@ -36,20 +49,13 @@ def code_stub(coding: Resource, context: str | None = None) -> Entity | None:
 
 def coding(stub: Entity) -> Resource | None:
     """Returns a CodeStub as a Coding."""
-    kind, code, version = stub.get("type"), stub.get("code"), stub.get("version")
-    if not code and stub.get("id"):
-        kind, code, version = (*str(stub["id"]).split("|"), None, None)[:3]
-    said: Resource = {}
-    if kind:
-        said["system"] = kind
-    if version:
-        said["version"] = version
-    if code:
-        said["code"] = code
-    label = stub.get("label")
-    if isinstance(label, dict) and label:
-        said["display"] = label.get("en") or next(iter(label.values()))
-    return said or None
+    kind, value, version, label = stub.get("type"), stub.get("code"), stub.get("version"), stub.get("label")
+    if not value and stub.get("id"):
+        kind, value, version = (*str(stub["id"]).split("|"), None, None)[:3]
+    members = {"system": uri.said(kind), "version": text.said(version), "code": code.said(value)}
+    if label:
+        members["display"] = text.said(label.get("en") or next(iter(label.values())))
+    return {name: said for name, said in members.items() if said is not None} or None
 
 
 class Codings:
@@ -136,12 +142,12 @@ class Flattened:
 IDENTIFIER = Flattened(
     Flattened(
         record(
-            use=text,
+            use=table({u: u for u in ("usual", "official", "temp", "secondary", "old")}),
             type=FirstCoding(),
-            system=text,
+            system=uri,
             value=text,
-            start=text,
-            end=text,
+            start=date_time,
+            end=date_time,
             display__assigner=text,
         ),
         "period",
@@ -189,13 +195,14 @@ class Quantity:
         number = from_double(value.get("value"))
         if number is not None:
             said["value"] = number
-        for name in ("comparator", "unit"):
-            if value.get(name):
-                said[name] = value[name]
+        if value.get("comparator") in COMPARATORS:
+            said["comparator"] = value["comparator"]
+        if unit := text.said(value.get("unit")):
+            said["unit"] = unit
         codes = value.get("unitCodes")
-        unit = coding(codes[0]) if codes else None
-        if unit and "code" in unit:
-            said |= {n: unit[n] for n in ("system", "code") if n in unit}
+        coded = coding(codes[0]) if codes else None
+        if coded and "code" in coded:
+            said |= {n: coded[n] for n in ("system", "code") if n in coded}
         return said or None
 
 
@@ -276,3 +283,9 @@ def referenced(value: Json, types: tuple[str, ...], context: Context) -> str | N
     if not slash or "/" in entity_id or kind not in types or not context.known(said):
         return None
     return entity_id
+
+
+def reference(resource_type: str, entity_id: Json) -> Resource | None:
+    """Returns the Reference to an entity."""
+    said = logical_id.said(entity_id)
+    return {"reference": f"{resource_type}/{said}"} if said else None

@@ -167,15 +167,17 @@ class Mapping:
                     entity.pop(name, None)
                 else:
                     entity[name] = value
-        nodes = residues.keep(resource, self._natural(entity, context))
-        witnesses = {name: entity[name] for name in self._witnesses() if name in entity}
+        witnesses = {name: entity[name] for name in self._witnesses() if entity.get(name) is not None}
+        natural = self._natural({**entity, WITNESS: witnesses} if witnesses else entity, context)
+        nodes = residues.keep(resource, natural, lambda name: self._alone(name, resource, context))
         if witnesses:
             nodes[WITNESS] = witnesses
         return entity, nodes
 
     def to_fhir(self, entity: Entity, residue: Residue | None = None, context: Context = DEFAULT) -> Resource:
         """Returns the resource that the entity and its residue say; without `id`."""
-        return {"resourceType": self.resource_type, **self._sayings(entity, residue, context)}
+        said = self._sayings(entity, residue, context)
+        return {"resourceType": self.resource_type, **{n: v for n, v in said.items() if v != {}}}
 
     def _sayings(self, entity: Entity, residue: Residue | None, context: Context) -> Resource:
         nodes = residue or {}
@@ -185,15 +187,25 @@ class Mapping:
 
     def _natural(self, entity: Entity, context: Context) -> Resource:
         """Returns what iCure alone says."""
-        resource: Resource = {}
+        resource: Resource = {"meta": {}}
         for each_row in self.rows:
             for name, value in each_row.read(entity, context).items():
                 head, dot, rest = name.partition(".")
                 if dot:
-                    resource.setdefault(head, {})[rest] = value
+                    resource[head][rest] = value
                 else:
                     resource[name] = value
         return resource
+
+    def _alone(self, name: str, resource: Resource, context: Context) -> list[Json]:
+        """Returns what iCure alone would say for each member of a list if it were the only one; None for nothing."""
+        for each_row in self.rows:
+            if name in each_row.fhir:
+                others = {n: v for n, v in resource.items() if n in each_row.fhir and not isinstance(v, list)}
+                alone = ({**others, name: [member]} for member in resource[name])
+                said = (each_row.read(each_row.write(one, {}, context), context).get(name) for one in alone)
+                return [members[0] if members else None for members in said]
+        return []
 
     def _witnesses(self) -> Iterator[str]:
         for each_row in self.rows:
@@ -205,7 +217,7 @@ def _own_members(resource: Resource) -> Resource:
     own = {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
     meta = resource.get("meta") or {}
     meta = {name: value for name, value in meta.items() if name not in ("versionId", "lastUpdated")}
-    return {**own, "meta": meta} if meta else own
+    return {**own, "meta": meta}
 
 
 def _dotted(resource: Resource, names: tuple[str, ...]) -> Resource:

@@ -9,12 +9,14 @@ Contact. It is no property of iCure's.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
-from mappings.codecs import each, from_double, from_fuzzy, to_double, to_fuzzy
+from mappings.codecs import code, each, from_double, from_fuzzy, text, to_double, to_fuzzy
 from mappings.datatypes import (
     IDENTIFIER,
     INTERPRETATION,
@@ -22,6 +24,7 @@ from mappings.datatypes import (
     Codings,
     ReferenceRanges,
     coding,
+    reference,
     referenced,
 )
 from mappings.engine import WITNESS, Context, Mapping, row
@@ -97,7 +100,7 @@ class Categories:
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns a tag for each coding that has a code."""
-        tags = []
+        tags: list[Entity] = []
         for at, concept in enumerate(value or ()):
             where = f"category.{at}" if at else "category"
             tags += Codings(where).to_icure(concept.get("coding"), onto, context) or []
@@ -128,7 +131,7 @@ class TypeTag:
 
 
 class Code:
-    """`code` as codes and label: the label is the first display. Text alone goes to the residue: a label is in clear."""
+    """`code` as codes and label: the first display. Text goes to the residue, as a label is in clear."""
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns codes and label."""
@@ -144,7 +147,7 @@ class Code:
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the code; from a Service without any code, its label as text."""
         codings = Codings().to_fhir([c for c in value.get("codes") or () if _is_code(c)], context)
-        label = value.get("label")
+        label = text.said(value.get("label"))
         if codings and label and "display" not in codings[0]:
             codings[0]["display"] = label
         if codings:
@@ -213,7 +216,7 @@ class Subject:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the reference."""
-        return {"reference": f"Patient/{value}"} if value else None
+        return reference("Patient", value)
 
 
 class Performer:
@@ -226,7 +229,8 @@ class Performer:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the one who is responsible as a Practitioner."""
-        return [{"reference": f"Practitioner/{value}"}] if value else None
+        said = reference("Practitioner", value)
+        return [said] if said else None
 
 
 class Members:
@@ -248,9 +252,8 @@ class Members:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the references."""
-        return [
-            {"reference": f"Observation/{i}"} for i in ((value or {}).get(self._kind) or {}).values()
-        ] or None
+        targets = ((value or {}).get(self._kind) or {}).values()
+        return [said for target in targets if (said := reference("Observation", target))] or None
 
 
 # notes
@@ -270,8 +273,8 @@ class Note:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the annotation's text."""
-        texts = [t for t in (value.get("markdown") or {}).values() if t]
-        said = texts[0] if texts else value.get("text")
+        texts = (text.said(t) for t in (*(value.get("markdown") or {}).values(), value.get("text")))
+        said = next((t for t in texts if t), None)
         return {"text": said} if said else None
 
 
@@ -355,12 +358,14 @@ def _samples(value: Json, context: Context) -> Entity | None:
     except ValueError:
         return None
     rows = [[i * float(step), number * factor + origin] for i, number in enumerate(numbers)]
-    return {"timeSeries": {"fields": ["time", "value"], "samples": rows}} if len(rows) > 1 else None
+    if len(rows) < 2 or not all(map(math.isfinite, chain.from_iterable(rows))):
+        return None
+    return {"timeSeries": {"fields": ["time", "value"], "samples": rows}}
 
 
 def _of_samples(value: Json, context: Context) -> Resource | None:
-    rows = value.get("samples") or ()
-    if value.get("fields") != ["time", "value"] or len(rows) < 2:
+    rows: list[list[float]] = value.get("samples") or []
+    if value.get("fields") != ["time", "value"] or len(rows) < 2 or any(len(row) != 2 for row in rows):
         return None
     step = from_double(rows[1][0] - rows[0][0])
     data = " ".join(str(from_double(row[1])) for row in rows)
@@ -369,7 +374,7 @@ def _of_samples(value: Json, context: Context) -> Resource | None:
 
 def _of_number(value: Json, context: Context) -> Resource | None:
     said = from_double(value)
-    if isinstance(said, int):
+    if isinstance(said, int) and abs(said) < 2**31:
         return {"valueInteger": said}
     return None if said is None else {"valueQuantity": {"value": said}}
 
@@ -379,7 +384,7 @@ def _of_instant(value: Json, context: Context) -> Resource | None:
         moment = datetime.fromtimestamp(value / 1000, UTC)
     except (OverflowError, ValueError, OSError):
         return None
-    return {"valueDateTime": f"{moment:%Y-%m-%dT%H:%M:%S}.{int(value) % 1000:03d}Z"}
+    return {"valueDateTime": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
 
 
 def _of_fuzzy(value: Json, context: Context) -> Resource | None:
@@ -406,7 +411,7 @@ _VALUES: dict[str, tuple[str, Callable[[Json, Context], Entity | None]]] = {
 }
 _CONTENTS: dict[str, Callable[[Any, Context], Resource | None]] = {
     "measureValue": lambda v, c: {"valueQuantity": said} if (said := QUANTITY.to_fhir(v, c)) else None,
-    "stringValue": lambda v, c: {"valueString": v} if v else None,
+    "stringValue": lambda v, c: {"valueString": v} if text.said(v) else None,
     "numberValue": _of_number,
     "booleanValue": lambda v, c: {"valueBoolean": v},
     "range": _of_measures("valueRange", ("low", "high")),
@@ -487,8 +492,8 @@ def _said_of(content: dict[str, Entity], context: Context) -> Resource:
             unit = {n: v for n, v in said.get("valueQuantity", {}).items() if n in ("unit", "system", "code")}
             if ranges := RANGES.to_fhir(measure.get("referenceRanges"), context, unit):
                 said["referenceRange"] = ranges
-            if measure.get("severityCode"):
-                codes = [{"system": INTERPRETATION, "code": measure["severityCode"]}]
+            if severity := code.said(measure.get("severityCode")):
+                codes = [{"system": INTERPRETATION, "code": severity}]
                 said["interpretation"] = [{"coding": codes}]
         return said
     return {}
@@ -545,7 +550,7 @@ class ContentSlot:
         A Service with components always has the entry, empty if need be: purely compound content would stay visible.
         """
         content = {k: v for k, v in (entity.get("content") or {}).items() if k != RESIDUE}
-        if sealed is None and any("compoundValue" in c for c in content.values()):
+        if sealed is None and any(c.get("compoundValue") for c in content.values()):
             sealed = ""
         if sealed is not None:
             content[RESIDUE] = {"stringValue": sealed}

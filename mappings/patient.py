@@ -7,10 +7,11 @@ searches `firstName` and `lastName` only, which are copies of one of `names`; te
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from typing import Any
 
-from mappings.codecs import Function, each, flag, fuzzy_date, record, table, text
-from mappings.datatypes import IDENTIFIER, Codings, Flattened, referenced
+from mappings.codecs import Flag, Function, code, each, flag, fuzzy_date, record, table, text
+from mappings.datatypes import IDENTIFIER, Codings, Flattened, reference, referenced
 from mappings.engine import WITNESS, Context, Mapping, row
 from mappings.residue import align
 from mappings.values import Entity, Json, Resource
@@ -26,18 +27,6 @@ GENDER = table(
     default="unknown",
     required="Patient.gender",
 )
-
-
-class Active:
-    """iCure takes a patient for active unless told otherwise."""
-
-    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the flag."""
-        return flag.to_icure(value, onto, context)
-
-    def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns the flag, true where there is none."""
-        return value if isinstance(value, bool) else True
 
 
 # names
@@ -74,16 +63,15 @@ class Names:
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the names, with whichever copy was edited."""
         names: list[Resource] = each(NAME).to_fhir(value.get("names"), context) or []
-        stored = (value.get("firstName") or None, value.get("lastName") or None)
+        stored = _stored(value)
         if not names:
             first, last = stored
-            given = {"given": first.split(" ")} if first else {}
+            given = {"given": first.split()} if first else {}
             return [{**({"family": last} if last else {}), **given}] if first or last else None
         chosen = _chosen(names)
         if stored == (None, None) or stored == _copies(chosen):
             return names
-        then = value.get(WITNESS)
-        if then is not None and stored == (then.get("firstName") or None, then.get("lastName") or None):
+        if WITNESS in value and stored == _stored(value[WITNESS]):
             return names
         return [_edited(name, *stored) if name is chosen else name for name in names]
 
@@ -94,6 +82,10 @@ def _chosen(names: list[Resource]) -> Resource:
             if name.get("use") == use:
                 return name
     return names[0]
+
+
+def _stored(entity: Entity) -> tuple[str | None, str | None]:
+    return text.said(entity.get("firstName")), text.said(entity.get("lastName"))
 
 
 def _copies(name: Resource) -> tuple[str | None, str | None]:
@@ -109,7 +101,7 @@ def _edited(name: Resource, first: str | None, last: str | None) -> Resource:
     if first != was_first:
         edited.pop("given", None)
         if first:
-            edited["given"] = first.split(" ")
+            edited["given"] = first.split()
     if last != was_last:
         edited.pop("family", None)
         if last:
@@ -205,8 +197,8 @@ def _use(address: Entity) -> Resource:
 
 
 def _lines(address: Entity) -> list[str]:
-    street = " ".join(p for p in (address.get("street"), address.get("houseNumber")) if p)
-    postbox = address.get("postboxNumber")
+    street = " ".join(p for n in ("street", "houseNumber") if (p := text.said(address.get(n))))
+    postbox = text.said(address.get("postboxNumber"))
     line = f"{street} / {postbox}" if street and postbox else street or postbox
     return [line] if line else []
 
@@ -224,7 +216,7 @@ class Telecom:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns system and value, and `mobile` as use."""
-        kind, number = value.get("telecomType"), value.get("telecomNumber")
+        kind, number = value.get("telecomType"), text.said(value.get("telecomNumber"))
         said: Resource = {}
         if kind or number:
             said["system"] = SYSTEM_OF_TELECOM.get(kind, "other")
@@ -315,9 +307,9 @@ def _marital_to_icure(concept: Resource) -> str | None:
 
 
 def _marital_to_fhir(status: str) -> Resource | None:
-    code = _MARITAL_BACK.get(status)
-    if code:
-        return {"coding": [{"system": MARITAL_STATUS, "code": code}]}
+    said = _MARITAL_BACK.get(status)
+    if said:
+        return {"coding": [{"system": MARITAL_STATUS, "code": said}]}
     return {"text": status.replace("_", " ")} if status in ("in_couple", "complicated", "other") else None
 
 
@@ -325,16 +317,18 @@ def _languages_to_icure(communications: list[Resource]) -> list[str] | None:
     found: list[str] = []
     for one in sorted(communications, key=lambda c: not c.get("preferred")):
         for said in (one.get("language") or {}).get("coding") or ():
-            code = said.get("code")
-            if said.get("system") in (LANGUAGE, None) and isinstance(code, str) and code:
-                found.append(code.split("-")[0].lower())
+            tag = said.get("code")
+            if said.get("system") in (LANGUAGE, None) and isinstance(tag, str):
+                found.append(tag.split("-")[0].lower())
                 break
     return list(dict.fromkeys(found)) or None
 
 
 def _languages_to_fhir(languages: list[str]) -> list[Resource] | None:
     return [
-        {"language": {"coding": [{"system": LANGUAGE, "code": code}]}} for code in languages if code
+        {"language": {"coding": [{"system": LANGUAGE, "code": said}]}}
+        for language in languages
+        if (said := code.said(language))
     ] or None
 
 
@@ -401,8 +395,9 @@ class Contact:
             said["relationship"] = [{"coding": [{"system": system, "code": code}]}]
         elif kind:
             said["relationship"] = [{"text": kind.replace("_", " ")}]
-        if value.get("partnerId") and value.get("partnerType") == "healthcareParty":
-            said["organization"] = {"reference": f"Organization/{value['partnerId']}"}
+        partner = reference("Organization", value.get("partnerId"))
+        if partner and value.get("partnerType") == "healthcareParty":
+            said["organization"] = partner
         return said or None
 
 
@@ -418,12 +413,12 @@ class Link:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the link."""
-        partner = value.get("partnerId")
-        return _link(partner, value["type"]) if partner else None
+        return _link(value.get("partnerId"), value["type"])
 
 
-def _link(patient_id: str, kind: str) -> Resource:
-    return {"other": {"reference": f"Patient/{patient_id}"}, "type": kind}
+def _link(patient_id: Json, kind: str) -> Resource | None:
+    other = reference("Patient", patient_id)
+    return {"other": other, "type": kind} if other else None
 
 
 class Links:
@@ -437,13 +432,10 @@ class Links:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the links, those of merges too."""
-        links = (
-            each(Link()).to_fhir([p for p in value.get("partnerships") or () if is_link(p)], context) or []
-        )
-        if value.get("mergeToPatientId"):
-            links.append(_link(value["mergeToPatientId"], "replaced-by"))
-        links += [_link(i, "replaces") for i in value.get("mergedIds") or ()]
-        return links or None
+        said = [Link().to_fhir(p, context) for p in value.get("partnerships") or () if is_link(p)]
+        said.append(_link(value.get("mergeToPatientId"), "replaced-by"))
+        said += [_link(i, "replaces") for i in value.get("mergedIds") or ()]
+        return [link for link in said if link] or None
 
 
 class CareTeam:
@@ -461,8 +453,7 @@ class CareTeam:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the reference."""
-        party = value.get("healthcarePartyId")
-        return {"reference": f"{self._resource_type}/{party}"} if party else None
+        return reference(self._resource_type, value.get("healthcarePartyId"))
 
 
 class First:
@@ -498,6 +489,10 @@ def _picture_to_icure(photos: list[Resource]) -> str | None:
 
 def _picture_to_fhir(picture: str) -> list[Resource] | None:
     kinds = (kind for magic, kind in _MAGIC.items() if picture.startswith(magic))
+    try:
+        a2b_base64(picture, strict_mode=True)
+    except ValueError:
+        return None
     return [{"contentType": next(kinds, "image/jpeg"), "data": picture}] if picture else None
 
 
@@ -514,7 +509,7 @@ class NotesSlot:
             return bare
         tag = {"id": "FHIR|residue|1", "type": "FHIR", "code": "residue", "version": "1"}
         note = {"id": RESIDUE_ID, "tags": [tag], "markdown": {"xx": sealed}}
-        return {**bare, "notes": [*bare.get("notes", ()), note]}
+        return {**bare, "notes": [*(bare.get("notes") or ()), note]}
 
     def take(self, entity: Entity) -> tuple[Entity, str | None]:
         """Returns the entity without its residue, and the sealed text if it carried one."""
@@ -538,7 +533,7 @@ PATIENT = Mapping(
     "Patient",
     (
         row("identifier", "identifier", each(IDENTIFIER)),
-        row("active", "active", Active()),
+        row("active", "active", Flag(default=True)),
         row("name", f"names firstName lastName {WITNESS}", Names(), witness="firstName lastName"),
         row("telecom address", "addresses", Addresses()),
         row("gender", "gender", GENDER),

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +35,8 @@ LONG = 80
 """Longer strings stand in a base as a digest."""
 SIMILAR = 0.5
 """How much of two list members must be the same for one to be an edit of the other."""
+MANY = 40_000
+"""More pairs than these are not compared."""
 
 _DATATYPES = [
     "Quantity",
@@ -56,13 +59,21 @@ CHOICES = {
     for datatype in (*_DATATYPES, "Reference")
 }
 """The members of choices, by their names in JSON."""
+_ZONED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)")
 _VALUE, _EXTRA = "", "_"
 """Members of the object that stands for a primitive together with its `_` sibling; FHIR has no such names."""
 
 
-def keep(kept: Resource, base: Resource) -> Residue:
-    """Returns what `base` does not say of `kept`."""
-    return _kept(_gathered(kept), _gathered(base))
+Alone = Callable[[str], list[Json]]
+
+
+def keep(kept: Resource, base: Resource, alone: Alone | None = None) -> Residue:
+    """Returns what `base` does not say of `kept`.
+
+    `alone` tells for each member of a list what iCure would say if it were the only one; it is asked where the members
+    cannot be told by what they have in common.
+    """
+    return _kept(_gathered(kept), _gathered(base), alone)
 
 
 def restore(base: Resource, nodes: Residue) -> Resource:
@@ -70,13 +81,13 @@ def restore(base: Resource, nodes: Residue) -> Resource:
     return _spread(_restored_members(_gathered(base), nodes))
 
 
-def _kept(kept: Resource, base: Resource) -> Residue:
+def _kept(kept: Resource, base: Resource, alone: Alone | None = None) -> Residue:
     nodes: Residue = {}
     for name, value in kept.items():
         if name not in base:
             nodes[name] = {"k": value}
         elif (said := base[name]) != value:
-            nodes[name] = _node(name, value, said)
+            nodes[name] = _node(name, value, said, alone)
     for name in base.keys() - kept.keys():
         nodes[name] = {"b": _brief(base[name])}
     return nodes
@@ -93,14 +104,14 @@ def _restored_members(base: Resource, nodes: Residue) -> Resource:
     return result
 
 
-def _node(name: str, kept: Json, base: Json) -> Node:
+def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node:
     if isinstance(kept, dict) and isinstance(base, dict):
         if not name.endswith("[x]"):
             return {"o": keep(kept, base)}
         if kept.keys() == base.keys():
             return {"o": _kept(kept, base)}
-    elif isinstance(kept, list) and isinstance(base, list) and (pairs := _pairs(kept, base)):
-        return _list_node(kept, base, pairs)
+    elif isinstance(kept, list) and isinstance(base, list):
+        return _list_node(kept, base, _pairs(kept, base, (lambda: alone(name)) if alone else None))
     return {"k": kept, "b": _brief(base)}
 
 
@@ -111,7 +122,9 @@ def _restored(name: str, base: Json, node: Node) -> Json:
             return base
         return _restored_members(base, node["o"]) if name.endswith("[x]") else restore(base, node["o"])
     if "l" in node:
-        return _restored_list(base, node) if isinstance(base, list) else base
+        return _restored_list(base or [], node) if base is None or isinstance(base, list) else base
+    if isinstance(base, list) and isinstance(node.get("k"), list) and "b" not in node:
+        return base + node["k"]
     return node.get("k") if _brief(base) == node.get("b") else base
 
 
@@ -201,52 +214,65 @@ def _with_new(
     return result
 
 
-def _pairs(kept: list[Json], base: list[Json]) -> dict[int, int]:
+def _pairs(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None) -> dict[int, int]:
     """Returns which base member each kept one was written as; a base says only a part of what was kept."""
     left, right = [_gather_member(v) for v in kept], [_gather_member(v) for v in base]
-    return _align(left, right, partial=True)
+    pairs = _same(left, right)
+    _add_similar(left, right, pairs, partial=True, least=1)
+    if len(pairs) == min(len(left), len(right)):
+        return pairs
+    if alone is None:
+        _add_similar(left, right, pairs, partial=True, least=0.01)
+        return pairs
+    free = [j for j in range(len(base)) if j not in pairs.values()]
+    for i, said in enumerate(alone()):
+        if i not in pairs and (j := next((j for j in free if base[j] == said), None)) is not None:
+            pairs[i] = j
+            free.remove(j)
+    return pairs
 
 
 def align(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
     """Returns which member of `right` each of `left` is: the same one first, else the most similar."""
-    return _align(left, right, partial=False)
-
-
-def _align(left: Sequence[Json], right: Sequence[Json], *, partial: bool) -> dict[int, int]:
-    pairs = {i: i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a == b}
-    rest_left = [i for i in range(len(left)) if i not in pairs]
-    rest_right = [j for j in range(len(right)) if j not in pairs]
-    if not rest_left or not rest_right:
-        return pairs
-    places: dict[str, deque[int]] = defaultdict(deque)
-    for j in rest_right:
-        places[_text(right[j])].append(j)
-    for i in rest_left:
-        if same := places.get(_text(left[i])):
-            pairs[i] = same.popleft()
-    _align_similar(left, right, pairs, partial=partial)
+    pairs = _same(left, right)
+    _add_similar(left, right, pairs, partial=False, least=SIMILAR)
     return pairs
 
 
-def _align_similar(
-    left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int], *, partial: bool
+def _same(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
+    """Returns the pairs of equal members: those at both ends of the lists first, so that repeated ones keep their places."""
+    start, short = 0, min(len(left), len(right))
+    while start < short and left[start] == right[start]:
+        start += 1
+    end = 0
+    while end < short - start and left[-1 - end] == right[-1 - end]:
+        end += 1
+    pairs = {i: i for i in range(start)} | {len(left) - 1 - k: len(right) - 1 - k for k in range(end)}
+    if start + end < short:
+        places: dict[str, deque[int]] = defaultdict(deque)
+        for j in range(start, len(right) - end):
+            places[_text(right[j])].append(j)
+        for i in range(start, len(left) - end):
+            if same := places.get(_text(left[i])):
+                pairs[i] = same.popleft()
+    return pairs
+
+
+def _add_similar(
+    left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int], *, partial: bool, least: float
 ) -> None:
-    """Adds the pairs of what is left, most similar first."""
+    """Adds the pairs of what is left over, most similar first; very long lists pair by place."""
     taken = set(pairs.values())
     here = {i: _leaves(left[i]) for i in range(len(left)) if i not in pairs}
-    there = {j: _leaves(right[j]) for j in range(len(right)) if j not in taken}
-    for i in [i for i in here if partial and i in there]:
-        if here[i] and _similarity(here[i], there[i], partial=partial) == 1:
-            pairs[i] = i
-            del here[i], there[i]
+    there = {j: _leaves(right[j]) for j in range(len(right)) if j not in taken} if here else {}
+    near = len(here) * len(there) > MANY
     scores = [
-        (score, -abs(i - j), i, j)
+        (-score, abs(i - j), i, j)
         for i, a in here.items()
-        for j, b in there.items()
-        if (score := _similarity(a, b, partial=partial)) >= SIMILAR
+        for j, b in (((i, there[i]),) if near and i in there else () if near else there.items())
+        if (score := _similarity(a, b, partial=partial)) >= least
     ]
-    taken = set()
-    for _, _, i, j in sorted(scores, reverse=True):
+    for _, _, i, j in sorted(scores):
         if i not in pairs and j not in taken:
             pairs[i] = j
             taken.add(j)
@@ -283,8 +309,10 @@ def _text(value: Json) -> str:
 
 
 def _brief(value: Json) -> Json:
-    """Returns a value with digests for its long strings."""
+    """Returns a value with digests for its long strings, and without zones: those are a matter of configuration."""
     if isinstance(value, str):
+        if len(value) in (20, 25) and _ZONED.fullmatch(value):
+            return value[:19]
         return value if len(value) <= LONG else "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:32]
     if isinstance(value, dict):
         return {name: _brief(inner) for name, inner in value.items()}

@@ -24,7 +24,9 @@ CALLER = "00000000-0000-4000-8000-00000000cafe"
 MODELS = {"Patient": model.PATIENT, "Service": model.SERVICE}
 VIRTUAL = ("patientId",)
 """Members that the bridge adds to what it read."""
-DOUBLES = frozenset("value ref low high min max mean median variance numberValue samples".split())
+DOUBLES = frozenset(
+    ("value", "ref", "low", "high", "min", "max", "mean", "median", "variance", "numberValue", "samples")
+)
 
 
 def as_sent(entity_type: str, entity: Entity) -> Entity:

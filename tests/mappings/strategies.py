@@ -275,22 +275,30 @@ FUZZY_TIMES = FUZZY_DATES | st.sampled_from(
 )
 DOUBLES = st.sampled_from([72.0, 6.3, 0.1, 1e22, -0.0, 1e-7]) | st.floats(-1e6, 1e6) | st.integers(-999, 999)
 LANGUAGES = st.sampled_from(["en", "fr", "xx", "nl"])
-GENDERS = "male female indeterminate changed changedToMale changedToFemale unknown".split()
-NAME_USES = "usual official temp nickname anonymous maiden old other".split()
-ADDRESS_TYPES = (
-    "home work vacation hospital clinic hq other temporary postal diplomatic reference careaddress".split()
+
+
+def any_of(names_: str) -> SearchStrategy[str]:
+    return st.sampled_from(names_.split())
+
+
+GENDERS = any_of("male female indeterminate changed changedToMale changedToFemale unknown")
+NAME_USES = any_of("usual official temp nickname anonymous maiden old other")
+ADDRESS_TYPES = any_of(
+    "home work vacation hospital clinic hq other temporary postal diplomatic reference careaddress"
 )
-TELECOM_TYPES = (
-    "mobile phone email fax skype im medibridge ehealthbox apicrypt web print disk other pager".split()
+TELECOM_TYPES = any_of(
+    "mobile phone email fax skype im medibridge ehealthbox apicrypt web print disk other pager"
 )
-STATUSES = (
+STATUSES = any_of(
     "single in_couple married separated divorced divorcing widowed widower complicated unknown contract other "
     "annulled polygamous"
-).split()
-PARTNERSHIPS = (
+)
+PARTNERSHIPS = any_of(
     "primary_contact family friend contact mother spouse next_of_kin employer unknown seealso refer brotherinlaw"
-).split()
-CARE_PARTIES = "doctor referral medicalhouse retirementhome hospital other referringphysician managingorganization".split()
+)
+CARE_PARTIES = any_of(
+    "doctor referral medicalhouse retirementhome hospital other referringphysician managingorganization"
+)
 
 
 def some(**members: SearchStrategy[Json]) -> SearchStrategy[Entity]:
@@ -353,7 +361,7 @@ identifiers = some(
     assigner=ENTITY_TEXTS,
 )
 names = some(
-    use=st.sampled_from(NAME_USES),
+    use=NAME_USES,
     lastName=ENTITY_TEXTS,
     firstNames=few(ENTITY_TEXTS),
     prefix=few(ENTITY_TEXTS),
@@ -362,11 +370,9 @@ names = some(
     start=FUZZY_DATES,
     end=FUZZY_DATES,
 )
-telecoms = some(
-    telecomType=st.sampled_from(TELECOM_TYPES), telecomNumber=ENTITY_TEXTS, telecomDescription=ENTITY_TEXTS
-)
+telecoms = some(telecomType=TELECOM_TYPES, telecomNumber=ENTITY_TEXTS, telecomDescription=ENTITY_TEXTS)
 addresses = some(
-    addressType=st.sampled_from(ADDRESS_TYPES),
+    addressType=ADDRESS_TYPES,
     descr=ENTITY_TEXTS,
     street=ENTITY_TEXTS,
     houseNumber=ENTITY_TEXTS,
@@ -392,8 +398,8 @@ patients = some(
     alias=ENTITY_TEXTS,
     ssin=ENTITY_TEXTS,
     companyName=ENTITY_TEXTS,
-    gender=st.sampled_from(GENDERS),
-    birthSex=st.sampled_from(GENDERS),
+    gender=GENDERS,
+    birthSex=GENDERS,
     active=st.booleans(),
     deactivationReason=st.sampled_from(["none", "deceased"]),
     dateOfBirth=FUZZY_DATES,
@@ -401,11 +407,11 @@ patients = some(
     deceased=st.booleans(),
     addresses=few(addresses),
     languages=few(st.sampled_from(["en", "fr", "nl", "fr", "", "français"])),
-    personalStatus=st.sampled_from(STATUSES),
+    personalStatus=STATUSES,
     picture=base64_texts | st.just("not base64!"),
     partnerships=few(
         some(
-            type=st.sampled_from(PARTNERSHIPS),
+            type=PARTNERSHIPS,
             status=st.just("active"),
             partnerId=UUIDS,
             partnerType=st.sampled_from(["patient", "healthcareParty", "relatedPerson"]),
@@ -415,7 +421,7 @@ patients = some(
     ),
     patientHealthCareParties=few(
         some(
-            type=st.sampled_from(CARE_PARTIES),
+            type=CARE_PARTIES,
             healthcarePartyId=UUIDS,
             referral=st.booleans(),
             referralPeriods=few(some(startDate=MOMENTS)),
