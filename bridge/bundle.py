@@ -39,7 +39,7 @@ def transaction(scope: Scope, bundle: Resource) -> Resource:
             wrong += issues
     if wrong:
         raise _Refused(status, wrong)
-    answers = interactions.create(scope, incoming)
+    answers, _ = interactions.transact(scope, incoming)
     return {
         "resourceType": "Bundle",
         "type": "transaction-response",

@@ -114,7 +114,7 @@ def _create_patient(config: Config, account: Account) -> None:
     bridge.keychain.load(caller, credential, account["dataOwnerId"], account["privateKey"])
     scope = bridge.scope("Basic " + b64encode(pair).decode(), "")
     if caller.client.read("patient", PATIENT) is None:
-        interactions.create(scope, [Incoming(dict(HEUVEL), "Patient", id=PATIENT)])
+        interactions.create(scope, Incoming(dict(HEUVEL), "Patient", id=PATIENT))
     bridge.keychain.unload(caller, account["dataOwnerId"])
 
 

@@ -7,7 +7,7 @@ A new resource type needs nothing here as long as its entity type is in `HOMES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ import orjson
 from bridge import wire
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
-from bridge.errors import Conflict, KeyMissing
+from bridge.errors import KeyMissing, NotSupported
 from bridge.scope import Scope
 from mappings import REGISTRY
 from mappings.engine import Context
@@ -41,9 +41,6 @@ FROM_CONTACT = frozenset(
     )
 )
 """Members that iCure copies from the Contact onto a Service that is read alone."""
-
-WRITE_TRIES = 5
-"""How often a write is tried again after a neighbour in the same Contact changed."""
 
 
 @dataclass(frozen=True)
@@ -126,17 +123,6 @@ class Home(ABC):
         """Yields what a document holds, each as iCure gives it when read alone."""
 
     @abstractmethod
-    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
-        """Writes new content over a record, under the same key, and returns what is stored.
-
-        Raises `Conflict` when someone else wrote it meanwhile.
-        """
-
-    @abstractmethod
-    def delete(self, scope: Scope, record: Record) -> str:
-        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
-
-    @abstractmethod
     def all_filter(self, owner: str) -> Entity:
         """Returns the filter that finds everything of a data owner."""
 
@@ -147,13 +133,6 @@ class Home(ABC):
     @abstractmethod
     def ids_filter(self, ids: Sequence[str]) -> Entity:
         """Returns the filter that finds these ids."""
-
-    def _stored(self, scope: Scope, record: Record, document: Entity) -> Record:
-        """Returns the record of a document as it was just stored."""
-        stored = self.record(scope, record.resource_type, document, record.opened)
-        if stored is None:
-            raise Conflict()
-        return stored
 
     def _content(
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
@@ -200,18 +179,6 @@ class DocumentHome(Home):
     def carried(self, stored: Entity) -> Iterator[Entity]:
         """Yields the document."""
         yield stored
-
-    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
-        """Writes the document under its rev. Raises `Conflict` when that is not current."""
-        key = record.opened.entity_key
-        entity = {name: value for name, value in entity.items() if name not in ("patientId", "deletionDate")}
-        entity = with_residue(record.resource_type, {**entity, "modified": scope.now}, residue, key)
-        encrypted = envelope.encrypt(entity, key, scope.manifests[self.type_name])
-        return self._stored(scope, record, scope.client.modify(self.kind, encrypted))
-
-    def delete(self, scope: Scope, record: Record) -> str:
-        """Deletes softly and returns the new version. Raises `Conflict` when someone else wrote meanwhile."""
-        return scope.client.delete(self.kind, record.id, record.document["rev"])
 
     def all_filter(self, owner: str) -> Entity:
         """Returns the filter that finds everything of a data owner."""
@@ -266,60 +233,6 @@ class ServiceHome(Home):
         for service in stored.get("services", ()):
             yield {**fallback, **service, **copied, "contactId": stored["id"]}
 
-    def replace(self, scope: Scope, record: Record, entity: Entity, residue: Residue) -> Record:
-        """Writes the Service into its Contact. Raises `Conflict` when the Service itself was changed."""
-        key = record.opened.entity_key
-        entity = {name: value for name, value in entity.items() if name not in ("patientId", "endOfLife")}
-        entity = with_residue(record.resource_type, entity | self._newer(scope, record), residue, key)
-        encrypted = envelope.encrypt_service(entity, key, scope.manifests["Service"])
-        return self._rewritten(scope, record, lambda service: encrypted)
-
-    def delete(self, scope: Scope, record: Record) -> str:
-        """Ends the life of the Service and keeps its Contact."""
-        ended = {"endOfLife": scope.now, **self._newer(scope, record)}
-        return self._rewritten(scope, record, lambda service: service | ended).version
-
-    def remove(self, scope: Scope, record: Record) -> None:
-        """Takes the Service out of its Contact; it stands in another one now. Raises `Conflict`."""
-        for _ in range(WRITE_TRIES):
-            contact = scope.client.read("contact", record.document["contactId"])
-            if contact is None:
-                return
-            services = [s for s in contact["services"] if s["id"] != record.id]
-            try:
-                scope.client.modify("contact", {**contact, "services": services})
-            except Conflict:
-                continue
-            return
-        raise Conflict()
-
-    def _newer(self, scope: Scope, record: Record) -> Entity:
-        """Returns a time of modification by which a new version wins over the old one."""
-        return {"modified": max(scope.now, (record.modified or 0) + 1)}
-
-    def _rewritten(self, scope: Scope, record: Record, change: Callable[[Entity], Entity]) -> Record:
-        """Rewrites one Service in its Contact; neighbours are written back as they stand."""
-        for _ in range(WRITE_TRIES):
-            contact = scope.client.read("contact", record.document["contactId"])
-            if contact is None:
-                raise Conflict()
-            if self._one(scope, record, contact).version != record.version:
-                raise Conflict()
-            services = [change(s) if s["id"] == record.id else s for s in contact["services"]]
-            try:
-                stored = scope.client.modify("contact", {**contact, "services": services})
-            except Conflict:
-                continue
-            return self._one(scope, record, stored)
-        raise Conflict()
-
-    def _one(self, scope: Scope, record: Record, contact: Entity) -> Record:
-        """Returns a Service as this Contact holds it now. Raises `Conflict` when it holds it no longer."""
-        for service in self.carried(contact):
-            if service["id"] == record.id and (found := self.record(scope, record.resource_type, service)):
-                return found
-        raise Conflict()
-
     def all_filter(self, owner: str) -> Entity:
         """Returns the filter that finds everything of a data owner."""
         return {"$type": "ServiceByHcPartyFilter", "hcpId": owner}
@@ -344,8 +257,15 @@ HOMES: dict[str, Home] = {
 """By entity type."""
 
 
+def supported(resource_type: str) -> None:
+    """Raises `NotSupported` for a resource type that is not served."""
+    if resource_type not in REGISTRY:
+        raise NotSupported(f"This server has {', '.join(REGISTRY)}; no other resource types.")
+
+
 def home_of(resource_type: str) -> Home:
-    """Returns where the resources of a type live."""
+    """Returns where the resources of a type live. Raises `NotSupported` for a type that is not served."""
+    supported(resource_type)
     return HOMES[REGISTRY[resource_type].entity_type]
 
 

@@ -1,7 +1,8 @@
 """From checked resources to encrypted documents, ready to be written.
 
-Strategy: one path for a single request and for a Bundle: assign ids, resolve references, map, group Observations into
-Contacts, seal and encrypt. Nothing is written upstream here, except exchange keys that did not exist yet.
+Strategy: one path for a single request and for a Bundle: assign ids, resolve references, map each resource onto what
+iCure holds of it, group new Observations into Contacts, seal and encrypt. Nothing is written upstream here, except
+exchange keys that did not exist yet.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import orjson
 from bridge import wire
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
-from bridge.errors import Issue, KeyMissing, warning
-from bridge.homes import Home, home_of, with_residue
+from bridge.errors import Conflict, Issue, KeyMissing, warning
+from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, with_residue
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
 from mappings import REGISTRY
@@ -30,13 +31,15 @@ CONTACT_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Incoming:
-    """One resource to be created."""
+    """One resource to be written: a new one, or one over what is there."""
 
     resource: Resource
     path: str
     """Where it stands in the request, e.g. `Bundle.entry[3].resource`."""
     full_url: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    over: Record | None = None
+    """What it is written over; None for a new one."""
     client_id: str | None = None
     warnings: list[Issue] = field(default_factory=list)
     entity: Entity = field(default_factory=dict, repr=False)
@@ -52,72 +55,98 @@ class Incoming:
         """`Type/<server id>`."""
         return f"{self.resource_type}/{self.id}"
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether it says nothing that is not there already."""
+        over = self.over
+        return (
+            over is not None
+            and not over.deleted
+            and (self.entity, self.residue) == (over.entity, over.residue)
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is an Observation that now belongs to another patient."""
+        over = self.over
+        return over is not None and self.entity.get("patientId") != over.entity.get("patientId")
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One record to be deleted."""
+
+    record: Record
+    path: str
+
 
 @dataclass(slots=True)
-class Document:
-    """One encrypted entity to be written, and the resources that it carries."""
+class Write:
+    """One call that changes one document upstream."""
 
+    method: str
+    """create, modify or delete."""
     kind: str
+    """Path of the type in the REST API."""
     entity: Entity = field(repr=False)
-    carries: list[Incoming]
-    opened: Opened = field(repr=False)
+    """What is sent; of a deletion id and rev."""
+    paths: list[str]
+    """Which parts of the request it is for."""
+    carries: list[Incoming] = field(default_factory=list)
+    opened: Opened | None = field(default=None, repr=False)
     """What the envelope holds."""
+    previous: Entity | None = field(default=None, repr=False)
+    """The document as it was before, for undo."""
 
 
-def plan(scope: Scope, incoming: Sequence[Incoming]) -> list[Document]:
-    """Returns the documents that hold all these resources, Patients first.
+def plan(scope: Scope, incoming: Sequence[Incoming], removals: Sequence[Removal] = ()) -> list[Write]:
+    """Returns the writes that make all of this so: new Patients, new Contacts, changes, deletions.
 
-    Raises `Unprocessable` when a reference that must resolve does not, `KeyMissing` when no key can encrypt.
+    Raises `Unprocessable` when a reference that must resolve does not, `KeyMissing` when no key can encrypt, `Conflict`
+    when something was changed meanwhile.
     """
     own = _own_references(incoming)
     for one in incoming:
-        sent = one.resource.pop("id", None)
-        if sent is not None and sent != one.id:
-            one.client_id = sent
-            add_client_id(scope, one.resource, sent)
-    _warn_of_repeated_client_ids(scope, incoming)
-    found = refer(scope, incoming, own)
+        _settle_id(scope, one)
+    _warn_of_repeated_client_ids(scope, [one for one in incoming if one.over is None])
+    before = len(scope.warnings)
+    found = resolve(scope, [(one.path, one.resource) for one in incoming], own)
+    _hand_out_warnings(scope, incoming, before)
+    context = scope.context(found.known.__contains__)
     for one in incoming:
-        write_over(scope, one, found, {"id": one.id}, {})
-    return documents_of(scope, incoming, found)
+        entity, residue = (one.over.entity, one.over.residue) if one.over else ({"id": one.id}, None)
+        one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
+    new = [one for one in incoming if one.over is None or one.moves]
+    changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
+    moved = {one.id for one in incoming if one.moves}
+    return [
+        *_creations(scope, new, found),
+        *_changes(scope, changed, removals, [o for o in new if o.id in moved]),
+    ]
 
 
-def add_client_id(scope: Scope, resource: Resource, client_id: str) -> None:
-    """Keeps the id under which a client knows the resource as an identifier."""
+def _settle_id(scope: Scope, one: Incoming) -> None:
+    """Takes the client's id off the resource and keeps it as an identifier."""
+    sent = one.resource.pop("id", None)
+    if one.over is not None:
+        for client_id in client_ids(scope, one.over.resource):
+            _add_client_id(scope, one.resource, client_id)
+    elif sent is not None and sent != one.id:
+        one.client_id = sent
+        _add_client_id(scope, one.resource, sent)
+        one.warnings.append(
+            warning("informational", "The id became an identifier; iCure gave another.", f"{one.path}.id")
+        )
+
+
+def _add_client_id(scope: Scope, resource: Resource, client_id: str) -> None:
     identifier = {"system": scope.config.identifier_system, "value": client_id}
     if identifier not in resource.setdefault("identifier", []):
         resource["identifier"].append(identifier)
 
 
-def refer(scope: Scope, incoming: Sequence[Incoming], own: dict[str, str]) -> Found:
-    """Rewrites the references of all these resources and returns what they stand for."""
-    before = len(scope.warnings)
-    found = resolve(scope, [(one.path, one.resource) for one in incoming], own)
-    _hand_out_warnings(scope, incoming, before)
-    return found
-
-
-def write_over(scope: Scope, one: Incoming, found: Found, entity: Entity, residue: Residue) -> None:
-    """Maps a resource onto what iCure holds of it."""
-    context = scope.context(found.known.__contains__)
-    one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
-
-
-def documents_of(scope: Scope, incoming: Sequence[Incoming], found: Found) -> list[Document]:
-    """Returns the documents that hold these mapped resources, Patients first."""
-    secret_ids: dict[str, str] = {}
-    documents = [
-        _patient(scope, one, secret_ids)
-        for one in incoming
-        if REGISTRY[one.resource_type].entity_type == "Patient"
-    ]
-    services = [one for one in incoming if REGISTRY[one.resource_type].entity_type == "Service"]
-    documents += [_contact(scope, group, found, secret_ids) for group in contacts(services)]
-    return documents
-
-
 def _own_references(incoming: Sequence[Incoming]) -> dict[str, str]:
-    """Returns what the request itself will create, by fullUrl and by `Type/<client id>`."""
+    """Returns what the request itself writes, by fullUrl and by `Type/<client id>`."""
     own: dict[str, str] = {}
     for one in incoming:
         if client_id := one.resource.get("id"):
@@ -154,7 +183,20 @@ def _hand_out_warnings(scope: Scope, incoming: Sequence[Incoming], start: int) -
     scope.warnings[:] = kept
 
 
-def _patient(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Document:
+def _creations(scope: Scope, new: Sequence[Incoming], found: Found) -> Iterator[Write]:
+    """Yields the documents that hold these resources, Patients first."""
+    secret_ids: dict[str, str] = {}
+    services = []
+    for one in new:
+        if REGISTRY[one.resource_type].entity_type == "Service":
+            services.append(one)
+        else:
+            yield _document(scope, one, secret_ids)
+    for group in contacts(services):
+        yield _contact(scope, group, found, secret_ids)
+
+
+def _document(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Write:
     home = home_of(one.resource_type)
     metadata = envelope.new_metadata(
         scope.keyring, home.type_name, delegates=scope.caller.delegates(home.purpose)
@@ -169,7 +211,8 @@ def _patient(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Documen
     }
     entity = with_residue(one.resource_type, entity, one.residue, metadata.entity_key)
     encrypted = envelope.encrypt(entity, metadata.entity_key, scope.manifests[home.type_name])
-    return Document(home.kind, encrypted, [one], Opened((metadata.entity_key,), (metadata.secret_id,), ()))
+    opened = Opened((metadata.entity_key,), (metadata.secret_id,), ())
+    return Write("create", home.kind, encrypted, [one.path], [one], opened)
 
 
 def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
@@ -195,7 +238,7 @@ def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
     yield from groups.values()
 
 
-def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict[str, str]) -> Document:
+def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict[str, str]) -> Write:
     home: Home = home_of(group[0].resource_type)
     patient_id = group[0].entity.get("patientId")
     metadata = envelope.new_metadata(
@@ -217,14 +260,15 @@ def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict
         contact["secretForeignKeys"] = [secret_ids[location]]
     encrypted = envelope.encrypt_contact(contact, metadata.entity_key, scope.manifests)
     owning = (patient_id,) if patient_id is not None else ()
-    return Document(
-        "contact", encrypted, group, Opened((metadata.entity_key,), (metadata.secret_id,), owning)
-    )
+    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
+    return Write("create", "contact", encrypted, [one.path for one in group], group, opened)
 
 
 def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:
-    entity = {k: v for k, v in one.entity.items() if k != "patientId"}
-    entity = {**entity, "id": one.id, "created": scope.now, "modified": scope.now}
+    """Returns a Service with its residue, newer than what it is written over."""
+    entity = {k: v for k, v in one.entity.items() if k not in ("patientId", "endOfLife")}
+    modified = max(scope.now, (one.over.modified or 0) + 1) if one.over else scope.now
+    entity = {"created": scope.now, **entity, "id": one.id, "modified": modified}
     return with_residue(one.resource_type, entity, one.residue, key)
 
 
@@ -234,3 +278,94 @@ def _secret_id(scope: Scope, found: Found, location: str) -> str:
     if not opened.secret_ids:
         raise KeyMissing(f"{location} is shared with you without what links data to it.")
     return opened.secret_ids[0]
+
+
+# what is there already
+
+
+def _changes(
+    scope: Scope, changed: Sequence[Incoming], removals: Sequence[Removal], moved: Sequence[Incoming]
+) -> Iterator[Write]:
+    """Yields the writes over documents that there are: one for each document, however much of it changes."""
+    services: dict[str, dict[str, _ServiceChange]] = {}
+    for one in changed:
+        assert one.over is not None  # noqa: S101
+        if isinstance(home_of(one.resource_type), ServiceHome):
+            key = one.over.opened.entity_key
+            written = envelope.encrypt_service(_service(scope, one, key), key, scope.manifests["Service"])
+            _of_contact(services, one.over)[one.id] = _ServiceChange(one.over, one.path, written, one)
+        else:
+            yield _rewritten(scope, one, one.over)
+    for one in moved:
+        assert one.over is not None  # noqa: S101
+        _of_contact(services, one.over)[one.id] = _ServiceChange(one.over, one.path, None)
+    deletions = []
+    for removal in removals:
+        record = removal.record
+        if isinstance(home_of(record.resource_type), ServiceHome):
+            ended = {"endOfLife": scope.now, "modified": max(scope.now, (record.modified or 0) + 1)}
+            _of_contact(services, record)[record.id] = _ServiceChange(record, removal.path, ended, merge=True)
+        else:
+            gone = {"id": record.id, "rev": record.document["rev"]}
+            kind = home_of(record.resource_type).kind
+            deletions.append(Write("delete", kind, gone, [removal.path], previous=record.document))
+    yield from _rewritten_contacts(scope, services)
+    yield from deletions
+
+
+@dataclass(slots=True)
+class _ServiceChange:
+    """What becomes of a Service in its Contact: replaced, taken out (None), or some members changed."""
+
+    record: Record
+    path: str
+    entity: Entity | None
+    one: Incoming | None = None
+    merge: bool = False
+
+
+def _of_contact(services: dict[str, dict[str, _ServiceChange]], record: Record) -> dict[str, _ServiceChange]:
+    return services.setdefault(record.document["contactId"], {})
+
+
+def _rewritten(scope: Scope, one: Incoming, over: Record) -> Write:
+    home = home_of(one.resource_type)
+    key = over.opened.entity_key
+    entity = {k: v for k, v in one.entity.items() if k not in ("patientId", "deletionDate")}
+    entity = with_residue(one.resource_type, {**entity, "modified": scope.now}, one.residue, key)
+    encrypted = envelope.encrypt(entity, key, scope.manifests[home.type_name])
+    return Write("modify", home.kind, encrypted, [one.path], [one], over.opened, over.document)
+
+
+def _rewritten_contacts(scope: Scope, services: dict[str, dict[str, _ServiceChange]]) -> Iterator[Write]:
+    """Yields the Contacts with these Services changed; neighbours are written back as they stand."""
+    contacts = {c["id"]: c for c in scope.client.by_ids("contact", sorted(services))} if services else {}
+    for contact_id, changes in services.items():
+        contact = contacts.get(contact_id)
+        if contact is None:
+            raise Conflict()
+        _check_current(scope, contact, changes)
+        kept = []
+        for service in contact["services"]:
+            change = changes.get(service["id"])
+            if change is None:
+                kept.append(service)
+            elif change.entity is not None:
+                kept.append(service | change.entity if change.merge else change.entity)
+        ones = [change.one for change in changes.values() if change.one is not None]
+        opened = next(iter(changes.values())).record.opened
+        paths = [change.path for change in changes.values()]
+        yield Write("modify", "contact", {**contact, "services": kept}, paths, ones, opened, contact)
+
+
+def _check_current(scope: Scope, contact: Entity, changes: dict[str, _ServiceChange]) -> None:
+    """Raises `Conflict` when a Service is not as it was when it was read."""
+    for service in HOMES["Service"].carried(contact):
+        change = changes.get(service["id"])
+        if change is not None:
+            record = change.record
+            now = home_of(record.resource_type).record(scope, record.resource_type, service, record.opened)
+            if now is None or now.version != record.version:
+                raise Conflict()
+    if not changes.keys() <= {service["id"] for service in contact.get("services", ())}:
+        raise Conflict()

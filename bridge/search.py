@@ -19,8 +19,7 @@ from urllib.parse import quote
 import orjson
 
 from bridge.errors import Invalid, Issue, TooCostly, outcome, warning
-from bridge.homes import Record, home_of, union
-from bridge.interactions import supported
+from bridge.homes import Record, home_of, supported, union
 from bridge.references import by_ids_or_client_ids, client_ids
 from bridge.scope import Scope
 from mappings.values import Entity, Resource

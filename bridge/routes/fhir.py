@@ -10,6 +10,7 @@ from bridge import bundle as bundles
 from bridge import interactions, search, wire
 from bridge.capability import capability_statement
 from bridge.errors import Invalid, Issue, NotFound
+from bridge.homes import supported
 from bridge.plan import Incoming
 from bridge.routes.answers import FHIR_BASE, arguments, base_url, bridge, fhir, preferences, scope, write
 from bridge.scope import Scope
@@ -45,7 +46,7 @@ def transaction() -> Response:
 @bp.get("/<resource_type>", strict_slashes=False)
 def search_type(resource_type: str) -> Response:
     """FHIR search. https://hl7.org/fhir/R4/http.html#search"""
-    interactions.supported(resource_type)
+    supported(resource_type)
     handling = preferences().get("handling", "lenient")
     if handling not in ("lenient", "strict"):
         raise Invalid("Prefer: handling must be lenient or strict.")
@@ -55,13 +56,13 @@ def search_type(resource_type: str) -> Response:
 @bp.post("/<resource_type>", strict_slashes=False)
 def create(resource_type: str) -> Response:
     """FHIR create. https://hl7.org/fhir/R4/http.html#create"""
-    interactions.supported(resource_type)
+    supported(resource_type)
     if "If-None-Exist" in request.headers:
         raise Invalid("If-None-Exist: conditional create is not served yet; nothing was created.")
     asked = scope()
     resource, warnings = _checked(asked, resource_type)
     incoming = Incoming(resource, resource_type, warnings=list(warnings))
-    return write(interactions.create(asked, [incoming])[0])
+    return write(interactions.create(asked, incoming))
 
 
 @bp.get("/<resource_type>/<logical_id>")
@@ -97,7 +98,7 @@ def delete(resource_type: str, logical_id: str) -> Response:
 
 
 def _instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
-    interactions.supported(resource_type)
+    supported(resource_type)
     asked = scope()
     if not _ID.fullmatch(logical_id):
         raise NotFound("This is not an id that FHIR allows.")
