@@ -108,7 +108,7 @@ def dated(rows: Rows, start: int | None, end: int | None, descending: bool = Fal
     return Rows(
         rows.field,
         f"{rows.condition} AND e.number BETWEEN ? AND ?",
-        (*rows.parameters, low, high),
+        (*rows.parameters, *(min(max(bound, -MAX_INTEGER), MAX_INTEGER) for bound in (low, high))),
         descending,
     )
 
@@ -141,6 +141,8 @@ def _each_of(field: str, member: str, start: str = "", end: str = "") -> Search:
 
     def search(given: Entity) -> list[Rows]:
         low, high = _dates(given, start, end)
+        if low is not None and high is not None and low > high:
+            low, high = high, low  # SDK 1.2.0 sends them so
         descending = given.get("descending", False)
         values = given.get(member, [])
         return [dated(equal(field, value), low, high, descending) for value in dict.fromkeys(values)]
@@ -149,11 +151,9 @@ def _each_of(field: str, member: str, start: str = "", end: str = "") -> Search:
 
 
 def _dates(given: Entity, start: str, end: str) -> tuple[int | None, int | None]:
-    """Returns the bounds of a filter as 14 digits, the smaller first (SDK 1.2.0 sends some swapped)."""
+    """Returns the bounds of a filter as 14 digits."""
     low = scaled(given[start]) if start in given else None
     high = scaled(given[end]) if end in given else None
-    if low is not None and high is not None and low > high:
-        return high, low
     return low, high
 
 
@@ -207,12 +207,9 @@ def _address(given: Entity) -> list[Rows]:
     place, rest = "substr(e.key, 1, instr(e.key, char(31)))", "substr(e.key, instr(e.key, char(31)))"
     condition, parameters = f"instr({place}, ?) > 0", [wanted]
     if "postalCode" in given:
-        condition += f" AND instr({rest}, ?) = 1"
-        end = given.get("houseNumber", "") if "houseNumber" in given else ""
-        parameters.append(SEPARATOR + given["postalCode"] + SEPARATOR + end)
-        if "houseNumber" in given:
-            condition += f" AND length({rest}) = length(?)"
-            parameters.append(parameters[-1])
+        exact = "houseNumber" in given
+        condition += f" AND {rest} = ?" if exact else f" AND instr({rest}, ?) = 1"
+        parameters.append(SEPARATOR + key(given["postalCode"], given.get("houseNumber", "")))
     return [Rows("patient.address", condition, tuple(parameters))]
 
 
@@ -259,12 +256,10 @@ def _contacts_of_patients(given: Entity) -> list[Rows]:
 
 
 def _contacts_by_tag_and_code(given: Entity) -> list[Rows]:
-    """Contacts with a tag, a code or both; of neither is given, those between the two dates."""
+    """Contacts with a tag, a code or both; if neither is given, those between the two dates."""
     rows = _contacts_of_patients(given)
-    if not rows and "startOfContactOpeningDate" in given:
-        low, high = _dates(given, "startOfContactOpeningDate", "endOfContactOpeningDate")
-        return [dated(Rows("contact"), low, high)]
-    return rows
+    low, high = _dates(given, "startOfContactOpeningDate", "endOfContactOpeningDate")
+    return rows if rows or low is high is None else [dated(Rows("contact"), low, high)]
 
 
 def _several_codes(kind: str, field: str, member: str) -> Search:

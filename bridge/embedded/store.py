@@ -349,9 +349,9 @@ class Store:
 
     def _after_fork(self) -> None:
         """Puts the parent's connections aside: SQLite must neither use nor close them in a child."""
-        self._process = os.getpid()
         self._inherited += self._idle
         self._idle = []
+        self._process = os.getpid()
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

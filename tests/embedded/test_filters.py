@@ -281,6 +281,7 @@ BY_SERVICES = {
         ({"codeType": LOINC, "codeCode": "1-1", "patientSecretForeignKeys": ["sk1"]} | JANUARY, "mn"),
         ({"codeType": ICD, "codeCode": "K"}, ""),
         ({"codeType": LOINC, "codeCode": "1-1", "patientSecretForeignKeys": []}, ""),
+        ({"codeType": LOINC, "codeCode": "1-1", "startValueDate": 20240131, "endValueDate": 20240101}, ""),
     ],
     "ServiceBySecretForeignKeys": [
         ({"patientSecretForeignKeys": ["sk1"]}, "mnp"),
@@ -313,6 +314,8 @@ BY_SERVICES = {
         ({"codeType": LOINC, "codeCodePrefix": "", "year": 2024, "month": 3}, "p"),
         ({"codeType": LOINC, "codeCodePrefix": "", "year": 2024}, "mnp"),
         ({"codeType": LOINC, "codeCodePrefix": "", "year": 2023}, ""),
+        ({"codeType": LOINC, "codeCodePrefix": "", "year": 2**62}, ""),
+        ({"codeType": LOINC, "codeCodePrefix": "", "year": -(2**62)}, ""),
     ],
     "ServiceByHcPartyMonthTagPrefixFilter": [
         ({"tagType": "cat", "tagCodePrefix": "l", "year": 2024, "month": 1}, "m")
@@ -658,6 +661,7 @@ BAD = {
     "member of a wrong type": code_filter("1-1") | {"codeCode": 7},
     "number of a wrong type": code_filter("1-1") | {"startValueDate": "x"},
     "number too large": code_filter("1-1") | {"startValueDate": 2**64 - 1},
+    "year no number": {"$type": "ServiceByHcPartyMonthCodePrefixFilter", "codeType": LOINC, "year": "x"},
     "list of a wrong type": {"$type": "ServiceBySecretForeignKeys", "patientSecretForeignKeys": "sk1"},
     "code without type": {"$type": "ServiceByHcPartyTagCodeDateFilter", "codeCode": "1-1"},
     "old discriminator alone": {"type": "ServiceByHcPartyFilter"},
