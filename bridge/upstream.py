@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from bridge import errors
 from mappings.values import Entity, Json
 
 CONNECT_SECONDS, READ_SECONDS = 3.05, 60.0
-REPEATS = 2
+REPEATS, PAUSE_SECONDS = 2, 0.2
 PAGE = 1000
 
 _STATUS: dict[int, type[errors.BridgeError]] = {
@@ -68,16 +69,30 @@ class Tokens:
 
 
 class Upstream:
-    """An iCure server, as seen by one process: connection pool, timeouts, repeats."""
+    """An iCure server, as seen by one process: connection pool, timeouts, repeats.
 
-    def __init__(self, base_url: str, session: requests.Session | None = None, *, pool: int = 32) -> None:
+    Rule: the session serves all callers, so it keeps no cookies.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        session: requests.Session | None = None,
+        *,
+        pool: int = 32,
+        read_seconds: float = READ_SECONDS,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
         self._base = f"{base_url}/rest/v2"
+        self._timeout = (CONNECT_SECONDS, read_seconds)
+        self._pause_seconds = pause_seconds
         self.session = session or requests.Session()
         if session is None:
             adapter = requests.adapters.HTTPAdapter(pool_maxsize=pool)
             self.session.mount("http://", adapter)
             self.session.mount("https://", adapter)
         self.session.trust_env = False
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
     def call(
         self,
@@ -99,14 +114,14 @@ class Upstream:
             sent["Content-Type"] = "application/json"
         for attempt in range(REPEATS + 1 if safe else 1):
             if attempt:
-                time.sleep(0.1 * 2**attempt)
+                time.sleep(self._pause_seconds * 2 ** (attempt - 1))
             try:
                 response = self.session.request(
                     method,
                     f"{self._base}/{path}{'?' + query if query else ''}",
                     data=data,
                     headers=sent,
-                    timeout=(CONNECT_SECONDS, READ_SECONDS),
+                    timeout=self._timeout,
                     allow_redirects=False,
                 )
             except requests.RequestException as e:
@@ -124,10 +139,10 @@ class Upstream:
         response = self.call("POST", "auth/login", credentials, safe=True, headers={})
         if response.status_code in (401, 404, 406, 412, 417):
             raise errors.NotLoggedIn()
-        reply = _json(response)
-        if not isinstance(reply, dict) or not isinstance(reply.get("token"), str):
-            raise errors.UpstreamFailed("iCure's answer to the login cannot be understood.")
-        return Tokens(reply["token"], reply.get("refreshToken"))
+        reply = _object(response)
+        return Tokens(
+            _token(reply.get("token")), _token(reply["refreshToken"]) if "refreshToken" in reply else None
+        )
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""
@@ -153,12 +168,12 @@ class Client:
 
     def current_user(self) -> Entity:
         """Returns the caller's User."""
-        return self._entity("GET", "user/current", safe=True)
+        return _known(self._entity("GET", "user/current", safe=True))
 
     def data_owner(self, data_owner_id: str) -> Entity | None:
         """Returns the key members of a data owner (its stub), None when there is none."""
         found = self._found("GET", f"dataowner/stub/{_segment(data_owner_id)}")
-        return None if found is None else found.get("stub")
+        return None if found is None else _known(found.get("stub"))
 
     def anonymous(self, data_owner_id: str) -> bool:
         """Whether a data owner is not named in delegations: every one that is no healthcare party."""
@@ -178,7 +193,7 @@ class Client:
     def exchange_data_between(self, delegator: str, delegate: str) -> list[Entity]:
         """Returns the exchange data of one direction."""
         path = f"exchangedata/byDelegatorDelegate/{_segment(delegator)}/{_segment(delegate)}"
-        return self._list("GET", path, safe=True)
+        return [_known(e) for e in self._list("GET", path, safe=True)]
 
     def exchange_data_of(self, participant: str) -> Iterator[Entity]:
         """Yields all exchange data in which a data owner takes part."""
@@ -187,18 +202,24 @@ class Client:
             path = f"exchangedata/byParticipant/{_segment(participant)}"
             query = f"limit={PAGE}" + (f"&startDocumentId={quote(start, safe='')}" if start else "")
             page = self._entity("GET", path, safe=True, query=query)
-            yield from page.get("rows", [])
-            start = str((page.get("nextKeyPair") or {}).get("startKeyDocId") or "")
+            rows, next_key = page.get("rows", []), page.get("nextKeyPair") or {}
+            if not isinstance(rows, list) or not isinstance(next_key, dict):
+                raise _not_understood()
+            yield from map(_known, rows)
+            before, start = start, str(next_key.get("startKeyDocId") or "")
             if not start:
                 return
+            if start == before:
+                raise _not_understood()
 
     def create_exchange_data(self, document: Entity) -> Entity:
         """Returns the stored exchange data."""
-        return self._entity("POST", "exchangedata", document)
+        return _written(document, self._entity("POST", "exchangedata", document))
 
     def exchange_data_maps(self, delegation_keys: Sequence[str]) -> list[Entity]:
         """Returns those exchange data maps that there are."""
-        return self._list("POST", "exchangedatamap/batch", {"ids": list(delegation_keys)}, safe=True)
+        reply = self._list("POST", "exchangedatamap/batch", {"ids": list(delegation_keys)}, safe=True)
+        return [_known(e) for e in reply]
 
     def create_exchange_data_maps(self, batch: dict[str, dict[str, str]]) -> None:
         """Stores exchange data ids, encrypted, under access control keys (hex)."""
@@ -208,27 +229,32 @@ class Client:
 
     def read(self, kind: str, entity_id: str) -> Entity | None:
         """Returns the entity, soft-deleted ones too; None when there is none."""
-        return self._found("GET", f"{kind}/{_segment(entity_id)}", kind=kind)
+        found = self._found("GET", f"{kind}/{_segment(entity_id)}", kind=kind)
+        return None if found is None else _known(found)
 
     def by_ids(self, kind: str, ids: Sequence[str]) -> list[Entity]:
         """Returns those of the entities that there are and that the caller may see, in the order asked."""
         found: list[Entity] = []
         path = kind if kind == "contact/service" else f"{kind}/byIds"
         for at in range(0, len(ids), PAGE):
-            found += self._list("POST", path, {"ids": list(ids[at : at + PAGE])}, safe=True, kind=kind)
+            reply = self._list("POST", path, {"ids": list(ids[at : at + PAGE])}, safe=True, kind=kind)
+            found += map(_known, reply)
         return found
 
     def match(self, kind: str, filter_: Entity) -> list[str]:
         """Returns the ids that a filter finds."""
-        return self._list("POST", f"{kind}/match", filter_, safe=True, kind=kind)
+        ids = self._list("POST", f"{kind}/match", filter_, safe=True, kind=kind)
+        if not all(isinstance(one, str) for one in ids):
+            raise _not_understood()
+        return ids
 
     def create(self, kind: str, entity: Entity) -> Entity:
         """Returns the entity as stored and completed by the server."""
-        return self._entity("POST", kind, entity, kind=kind)
+        return _written(entity, self._entity("POST", kind, entity, kind=kind))
 
     def modify(self, kind: str, entity: Entity) -> Entity:
         """Returns the entity as stored. Raises `Conflict` when its rev is not current."""
-        return self._entity("PUT", kind, entity, kind=kind)
+        return _written(entity, self._entity("PUT", kind, entity, kind=kind))
 
     def create_batch(self, kind: str, entities: Sequence[Entity]) -> dict[str, Entity]:
         """Returns what was stored, by id. An entity that is missing in it was not stored."""
@@ -248,7 +274,9 @@ class Client:
 
     def _batch(self, method: str, kind: str, entities: Sequence[Entity]) -> dict[str, Entity]:
         path = "patient/batch/full" if kind == "patient" else f"{kind}/batch"
-        return {e["id"]: e for e in self._list(method, path, list(entities), kind=kind)}
+        sent = {e["id"]: e for e in entities}
+        reply = map(_known, self._list(method, path, list(entities), kind=kind))
+        return {e["id"]: _written(sent[e["id"]], e) for e in reply if e["id"] in sent}
 
     def _found(self, method: str, path: str, *, kind: str | None = None) -> Entity | None:
         response = self._send(method, path, safe=True, kind=kind)
@@ -271,7 +299,7 @@ class Client:
     ) -> list[Any]:
         reply = _json(self._checked(method, path, body, safe=safe, kind=kind))
         if not isinstance(reply, list):
-            raise errors.UpstreamFailed("iCure answered something else than a list.")
+            raise _not_understood()
         return reply
 
     def _checked(
@@ -285,7 +313,7 @@ class Client:
         kind: str | None = None,
     ) -> requests.Response:
         response = self._send(method, path, body, safe=safe, query=query, kind=kind)
-        if not response.ok:
+        if not _succeeded(response):
             raise translate_status(response)
         return response
 
@@ -320,9 +348,9 @@ class Client:
             response = self._upstream.call(
                 "POST", "auth/refresh", safe=True, headers={"Refresh-Token": self._tokens.refresh}
             )
-            if not response.ok:
+            if not _succeeded(response):
                 raise errors.NotLoggedIn("The login has ended.")
-            self._tokens.token = _object(response)["token"]
+            self._tokens.token = _token(_object(response).get("token"))
 
 
 ACCESS_TYPES = {
@@ -335,23 +363,54 @@ ACCESS_TYPES = {
 
 
 def _segment(text: str) -> str:
-    """Returns an id as one path segment. Raises `NotFound` for `.` and `..`, which would name another path."""
-    if text in (".", ".."):
+    """Returns an id as one path segment. Raises `NotFound` for those that would name another path."""
+    if text in ("", ".", ".."):
         raise errors.NotFound()
     return quote(text, safe="")
+
+
+def _succeeded(response: requests.Response) -> bool:
+    """Whether the reply says that it was done; a redirect says that it was not."""
+    return 200 <= response.status_code < 300
 
 
 def _json(response: requests.Response) -> Json:
     try:
         return orjson.loads(response.content)
     except orjson.JSONDecodeError as e:
-        raise errors.UpstreamFailed("iCure answered something else than JSON.") from e
+        raise _not_understood() from e
 
 
 def _object(response: requests.Response) -> Entity:
-    if not response.ok:
+    if not _succeeded(response):
         raise translate_status(response)
     reply = _json(response)
     if not isinstance(reply, dict):
-        raise errors.UpstreamFailed("iCure answered something else than an object.")
+        raise _not_understood()
     return reply
+
+
+def _known(entity: Json) -> Entity:
+    """Returns what came in place of an entity, when it is one: an object with an id."""
+    if not isinstance(entity, dict) or not isinstance(entity.get("id"), str):
+        raise _not_understood()
+    return entity
+
+
+def _written(sent: Entity, stored: Json) -> Entity:
+    """Returns what came in reply to a write, when it is what was sent, with its rev."""
+    entity = _known(stored)
+    if entity["id"] != sent["id"] or not isinstance(entity.get("rev"), str):
+        raise _not_understood()
+    return entity
+
+
+def _token(text: Json) -> str:
+    """Returns a token, when it can stand in a header."""
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
+        raise _not_understood()
+    return text
+
+
+def _not_understood() -> errors.UpstreamFailed:
+    return errors.UpstreamFailed("iCure's answer cannot be understood.")
