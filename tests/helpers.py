@@ -119,7 +119,7 @@ class Counting(BaseAdapter):
         return calls
 
 
-READING = re.compile(r"GET .*|POST (auth/.*|\w+/match|\w+/byIds|contact/service|exchangedatamap/batch)")
+READING = re.compile(r"GET .*|POST (auth/.*|[\w/]+/match|\w+/byIds|contact/service|exchangedatamap/batch)")
 """The upstream calls that change nothing."""
 
 
