@@ -368,23 +368,25 @@ def is_link(partnership: Json) -> bool:
 
 
 class Contact:
-    """A contact person or organization: its relationship and, when iCure holds it, the organization."""
+    """A contact person or organization: its relationship and, where iCure says that it is one, the organization.
+
+    Facts: `partnerType`, which tells an organization from a patient, is unknown to iCure's SDKs before 1.1: they
+    refuse a patient that has it. So it is read, and written only where it was.
+    """
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the partnership, None when neither can be said."""
+        """Returns the partnership, None when nothing of the contact can be said."""
+        old: Entity = onto or {}
         codings = [c for r in value.get("relationship") or () for c in r.get("coding") or ()]
         kinds = [PARTNERSHIP.get((c.get("system"), c.get("code"))) for c in codings]
         kind = next((k for k in kinds if k), None)
         partner = referenced(value.get("organization"), ("Organization",), context)
         said: Entity = {"type": kind} if kind else {}
-        if partner:
-            said |= {"partnerId": partner, "partnerType": "healthcareParty"}
-        if not said:
-            return None
-        return {
-            **{n: v for n, v in (onto or {}).items() if n not in ("type", "partnerId", "partnerType")},
-            **said,
-        }
+        replaced = {"type"}
+        if old.get("partnerType") == "healthcareParty":
+            replaced |= {"partnerId", "partnerType"}
+            said |= {"partnerId": partner, "partnerType": "healthcareParty"} if partner else {}
+        return {**{n: v for n, v in old.items() if n not in replaced}, **said} if said else None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the contact; a partner that is no organization cannot be named in it."""
@@ -409,7 +411,7 @@ class Link:
         partner = referenced(value.get("other"), ("Patient",), context)
         if partner is None or value.get("type") not in _LINKS:
             return None
-        return {**(onto or {}), "type": value["type"], "partnerType": "patient", "partnerId": partner}
+        return {**(onto or {}), "type": value["type"], "partnerId": partner}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the link."""

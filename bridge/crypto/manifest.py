@@ -2,7 +2,8 @@
 
 Facts: `field`, `field.sub` (object), `field[].sub` (array of objects), `field.*.sub` (map of objects), and so
 on downwards; `*` as the last part means all members of that object; `a.b.["x","y"]` groups endings. The defaults
-are those of iCure's SDKs; where their versions differ, the lists are joined.
+are those of iCure's SDKs; where their versions differ, the lists are joined. `partnerships` are hidden as a whole,
+not one by one: SDKs before 1.1 refuse a Partnership with an `encryptedSelf`, and what is hidden where is free.
 
 A file of `BRIDGE_ENCRYPTED_FIELDS_FILE` is a JSON object with the SDK's option names and lists of paths; a list
 replaces the default of its type: `{"patient": ["note", "notes[].markdown"], "service": ["comment"]}`. The
@@ -107,7 +108,7 @@ _DEFAULTS = {
     "Message": "subject",
     "Patient": (
         "note notes[].markdown created modified companyName languages civility birthSex personalStatus"
-        " nationality race ethnicity picture insurabilities[].* partnerships[].* patientHealthCareParties[].*"
+        " nationality race ethnicity picture insurabilities[].* partnerships patientHealthCareParties[].*"
         " financialInstitutionInformation[].* medicalHouseContracts[].* patientProfessions comment warning"
         " fatherBirthCountry birthCountry nativeCountry socialStatus mainSourceOfIncome schoolingInfos[].*"
         " employementInfos[].*"

@@ -57,7 +57,8 @@ def test_the_defaults_hide_what_the_sdks_hide():
     assert {"note", "created", "modified", "languages", "nationality", "picture"} <= patient.whole
     assert patient.whole.isdisjoint({"firstName", "dateOfBirth", "gender", "identifier", "addresses", "ssin"})
     assert patient.inner["notes"] == ("list", whole("markdown"))
-    assert patient.inner["partnerships"] == ("list", Manifest(everything=True))
+    assert patient.inner["patientHealthCareParties"] == ("list", Manifest(everything=True))
+    assert "partnerships" in patient.whole
     assert DEFAULT_MANIFESTS["Service"] == Manifest.parse(["comment", "notes[].markdown"])
     assert "participantList" in DEFAULT_MANIFESTS["Contact"].whole
     assert set(DEFAULT_MANIFESTS) == {
