@@ -5,11 +5,12 @@ Facts: https://hl7.org/fhir/R4/http.html#transaction. Atomic, not isolated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bridge import interactions, wire
 from bridge.errors import BridgeError, Invalid, Issue, explain, outcome
-from bridge.homes import instant
+from bridge.homes import Record, instant
 from bridge.interactions import Answer
 from bridge.plan import Incoming
 from bridge.scope import Scope
@@ -45,6 +46,24 @@ def transaction(scope: Scope, bundle: Resource) -> Resource:
         "type": "transaction-response",
         "entry": [{"response": _response(scope, answer)} for answer in answers],
     }
+
+
+def history(base: str, records: Sequence[Record]) -> Resource:
+    """Returns the history of a resource. https://hl7.org/fhir/R4/bundle.html#history"""
+    entries = []
+    for record in records:
+        entry: Resource = {"fullUrl": f"{base}/{record.location}"}
+        if record.deleted:
+            method, status = "DELETE", "204 No Content"
+        else:
+            entry["resource"] = record.resource
+            method, status = "PUT", "200 OK"
+        response = {"status": status, "etag": record.etag}
+        if record.modified is not None:
+            response["lastModified"] = instant(record.modified)
+        entry |= {"request": {"method": method, "url": record.location}, "response": response}
+        entries.append(entry)
+    return {"resourceType": "Bundle", "type": "history", "total": len(entries), "entry": entries}
 
 
 class _Refused(Invalid):

@@ -13,7 +13,12 @@ from bridge.search import PARAMETERS
 from mappings import REGISTRY
 from mappings.values import Resource
 
-INTERACTIONS = ("read", "vread", "create", "update", "delete", "search-type")
+INTERACTIONS = ("read", "vread", "update", "patch", "delete", "history-instance", "create", "search-type")
+HISTORY = {
+    "Patient": "iCure keeps the current version only; history and vread know no other.",
+    "Service": "Older versions are known as far as iCure keeps them: where the Service moved to another Contact.",
+}
+"""What history there is, by entity type."""
 RELEASED = "2026-11-21"
 
 
@@ -28,6 +33,7 @@ def capability_statement(config: Config, base: str) -> Resource:
         "implementation": {"description": "FHIR R4 on iCure, end-to-end encrypted", "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
+        "patchFormat": ["application/json-patch+json", "application/fhir+json"],
         "rest": [
             {
                 "mode": "server",
@@ -66,13 +72,14 @@ def _resource(resource_type: str) -> dict[str, Any]:
     return {
         "type": resource_type,
         "interaction": [{"code": code} for code in INTERACTIONS],
-        "versioning": "versioned",
-        "readHistory": False,
+        "versioning": "versioned-update",
+        "documentation": HISTORY[REGISTRY[resource_type].entity_type],
+        "readHistory": True,
         "updateCreate": True,
-        "conditionalCreate": False,
-        "conditionalRead": "not-supported",
-        "conditionalUpdate": False,
-        "conditionalDelete": "not-supported",
+        "conditionalCreate": True,
+        "conditionalRead": "full-support",
+        "conditionalUpdate": True,
+        "conditionalDelete": "single",
         "searchParam": [
             {
                 "name": name,

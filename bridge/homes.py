@@ -122,6 +122,10 @@ class Home(ABC):
     def carried(self, stored: Entity) -> Iterator[Entity]:
         """Yields what a document holds, each as iCure gives it when read alone."""
 
+    def versions(self, scope: Scope, record: Record) -> list[Record]:
+        """Returns the versions that are kept, newest first: most documents have only the current one."""
+        return [record]
+
     @abstractmethod
     def all_filter(self, owner: str) -> Entity:
         """Returns the filter that finds everything of a data owner."""
@@ -225,6 +229,16 @@ class ServiceHome(Home):
             opened,
             scope.context(),
         )
+
+    def versions(self, scope: Scope, record: Record) -> list[Record]:
+        """Returns the version in each Contact that holds the Service, newest first."""
+        ids = scope.client.match("contact", {"$type": "ContactByServiceIdsFilter", "ids": [record.id]})
+        found = {record.version: record}
+        for contact in scope.client.by_ids("contact", ids):
+            for service in self.carried(contact):
+                if service["id"] == record.id and (one := self.record(scope, record.resource_type, service)):
+                    found.setdefault(one.version, one)
+        return sorted(found.values(), key=lambda one: one.modified or 0, reverse=True)
 
     def carried(self, stored: Entity) -> Iterator[Entity]:
         """Yields the Services of a Contact, each with what it takes over from the Contact."""

@@ -9,9 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bridge import journal, plan
-from bridge.errors import Conflict, Gone, Issue, MultipleMatches, NotFound, PreconditionFailed
+from bridge import journal, plan, wire
+from bridge.conditions import alone, match, read_condition
+from bridge.errors import (
+    Conflict,
+    Gone,
+    Invalid,
+    Issue,
+    MultipleMatches,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
 from bridge.homes import Record, home_of, with_meta
+from bridge.patch import Patch
 from bridge.plan import Incoming, Removal, Write
 from bridge.references import by_client_ids, client_ids
 from bridge.scope import Scope
@@ -38,8 +49,7 @@ class Answer:
 
 def read(scope: Scope, resource_type: str, logical_id: str) -> Answer:
     """Answers a read by server id or client id. https://hl7.org/fhir/R4/http.html#read"""
-    record = locate(scope, resource_type, logical_id)
-    return Answer(200, record.resource, record.location, record.version, record.modified)
+    return _found(locate(scope, resource_type, logical_id))
 
 
 def transact(
@@ -106,6 +116,97 @@ def update(
     return _again(write, if_match)
 
 
+def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:
+    """Answers a conditional create: what meets the condition already is answered instead.
+
+    https://hl7.org/fhir/R4/http.html#ccreate
+    """
+    criteria = read_condition(one.resource_type, condition)
+    with alone(scope, one.resource_type, criteria):
+        record = match(scope, one.resource_type, criteria)
+        return create(scope, one) if record is None else _found(record)
+
+
+def update_where(scope: Scope, one: Incoming, condition: str, if_match: str | None = None) -> Answer:
+    """Answers a conditional update; where nothing meets the condition it creates.
+
+    https://hl7.org/fhir/R4/http.html#cond-update
+    """
+    criteria = read_condition(one.resource_type, condition)
+    sent = one.resource.get("id")
+    with alone(scope, one.resource_type, criteria):
+        record = match(scope, one.resource_type, criteria)
+        if record is None and sent is None:
+            check_match(None, if_match)
+            return create(scope, one)
+        if record is not None and sent not in (None, record.id, *client_ids(scope, record.resource)):
+            raise Invalid("The resource that meets the condition has another id.", f"{one.path}.id")
+        return update(scope, one.resource_type, record.id if record else str(sent), one, if_match)
+
+
+def patch(
+    scope: Scope, resource_type: str, logical_id: str, change: Patch, if_match: str | None = None
+) -> Answer:
+    """Answers a patch: the resource as it is, changed, checked and written. https://hl7.org/fhir/R4/http.html#patch"""
+
+    def write() -> Answer:
+        record = locate(scope, resource_type, logical_id)
+        check_match(record, if_match)
+        return create(scope, patched(scope, record, change, resource_type))
+
+    return _again(write, if_match)
+
+
+def patched(scope: Scope, record: Record, change: Patch, path: str) -> Incoming:
+    """Returns the record's resource with the patch applied, checked, ready to be written over it."""
+    resource = change(record.resource)
+    if (resource.get("resourceType"), resource.get("id")) != (record.resource_type, record.id):
+        raise Unprocessable("A patch cannot change type or id.", f"{path}.id")
+    checked, warnings = wire.check(resource, at=path, strict=scope.config.validation == "strict")
+    return Incoming(checked, path, id=record.id, over=record, warnings=list(warnings))
+
+
+def patch_where(
+    scope: Scope, resource_type: str, condition: str, change: Patch, if_match: str | None = None
+) -> Answer:
+    """Answers a conditional patch. Raises `NotFound` when nothing meets the condition."""
+    record = match(scope, resource_type, read_condition(resource_type, condition))
+    if record is None:
+        raise NotFound("Nothing meets the condition.")
+    return patch(scope, resource_type, record.id, change, if_match)
+
+
+def delete_where(scope: Scope, resource_type: str, condition: str, if_match: str | None = None) -> Answer:
+    """Answers a conditional delete of exactly one; several are refused and stay."""
+    record = match(scope, resource_type, read_condition(resource_type, condition))
+    return Answer(204) if record is None else delete(scope, resource_type, record.id, if_match)
+
+
+def history(scope: Scope, resource_type: str, logical_id: str) -> list[Record]:
+    """Returns the versions that iCure keeps of a resource, newest first; a deleted one is among them.
+
+    https://hl7.org/fhir/R4/http.html#history
+    """
+    record = find(scope, resource_type, logical_id)
+    if record is None:
+        raise NotFound()
+    return home_of(resource_type).versions(scope, record)
+
+
+def vread(scope: Scope, resource_type: str, logical_id: str, version: str) -> Answer:
+    """Answers a read of one version, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#vread"""
+    for record in history(scope, resource_type, logical_id):
+        if record.version == version:
+            if record.deleted:
+                raise Gone()
+            return _found(record)
+    raise NotFound("This version is not kept.")
+
+
+def _found(record: Record) -> Answer:
+    return Answer(200, record.resource, record.location, record.version, record.modified)
+
+
 def delete(scope: Scope, resource_type: str, logical_id: str, if_match: str | None = None) -> Answer:
     """Answers a delete; one that was deleted before stays so. https://hl7.org/fhir/R4/http.html#delete"""
 
@@ -135,7 +236,7 @@ def _again(write: Callable[[], Answer], if_match: str | None) -> Answer:
 
 def check_match(record: Record | None, if_match: str | None) -> None:
     """Raises `PreconditionFailed` unless this is the version that the caller names."""
-    if if_match is not None and (record is None or record.deleted or if_match != record.etag):
+    if if_match is not None and (record is None or record.deleted or if_match not in (record.etag, "*")):
         raise PreconditionFailed("This is no longer the current version.")
 
 

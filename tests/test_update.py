@@ -92,7 +92,10 @@ def test_an_update_moves_an_observation_to_its_new_patient(esmith: Caller) -> No
 
 def test_an_update_leaves_the_neighbours_in_the_contact_alone(esmith: Caller) -> None:
     entries = [
-        {"resource": observation(valueQuantity={"value": v}), "request": {"method": "POST", "url": "Observation"}}
+        {
+            "resource": observation(valueQuantity={"value": v}),
+            "request": {"method": "POST", "url": "Observation"},
+        }
         for v in (1, 2, 3)
     ]
     esmith.post("", {"resourceType": "Bundle", "type": "transaction", "entry": entries})

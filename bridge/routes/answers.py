@@ -10,7 +10,7 @@ from typing import Any, cast
 from flask import Response, current_app, g, request
 
 from bridge import wire
-from bridge.errors import Issue, explain, outcome
+from bridge.errors import Invalid, Issue, explain, outcome
 from bridge.interactions import Answer
 from bridge.scope import Bridge, Scope
 from mappings.values import Resource
@@ -78,6 +78,37 @@ def write(answer: Answer) -> Response:
         body = outcome(warnings or [Issue("informational", "All is well.", severity="information")])
         warnings = ()
     return fhir(body, answer.status, headers, warnings)
+
+
+def write_unless_known(answer: Answer) -> Response:
+    """Returns the response of a read, or 304 when the caller has this version already.
+
+    https://hl7.org/fhir/R4/http.html#cread
+    """
+    response = write(answer)
+    if "If-None-Match" in request.headers:
+        known = request.if_none_match.contains_weak(answer.version or "")
+    else:
+        since = request.if_modified_since
+        known = (
+            since is not None and answer.modified is not None and answer.modified // 1000 <= since.timestamp()
+        )
+    return (
+        fhir(None, 304, {n: v for n, v in response.headers if n in ("ETag", "Last-Modified")})
+        if known
+        else response
+    )
+
+
+def if_match() -> str | None:
+    """Returns the ETag of `If-Match` as this server writes it. Raises `Invalid` for anything else than one."""
+    sent = request.headers.get("If-Match")
+    if sent is None:
+        return None
+    match = re.fullmatch(r'(?:W/)?"([A-Za-z0-9.\-]{1,64})"|(\*)', sent.strip())
+    if match is None:
+        raise Invalid('If-Match must be one ETag: W/"<versionId>".')
+    return match[2] or f'W/"{match[1]}"'
 
 
 def fhir(

@@ -9,10 +9,22 @@ from flask import Blueprint, Response, g, request
 from bridge import bundle as bundles
 from bridge import interactions, search, wire
 from bridge.capability import capability_statement
-from bridge.errors import Invalid, Issue, NotFound
+from bridge.errors import Invalid, NotFound
 from bridge.homes import supported
+from bridge.patch import JSON_PATCH, Patch, read_patch
 from bridge.plan import Incoming
-from bridge.routes.answers import FHIR_BASE, arguments, base_url, bridge, fhir, preferences, scope, write
+from bridge.routes.answers import (
+    FHIR_BASE,
+    arguments,
+    base_url,
+    bridge,
+    fhir,
+    if_match,
+    preferences,
+    scope,
+    write,
+    write_unless_known,
+)
 from bridge.scope import Scope
 from mappings.values import Resource
 
@@ -24,8 +36,11 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 def negotiate() -> None:
     """Refuses what is neither sent nor wanted as JSON. https://hl7.org/fhir/R4/http.html#mime-type"""
     g.media_type = wire.check_accept(request.headers.get("Accept"), request.args.get("_format"))
+    sent = request.headers.get("Content-Type", "")
+    if request.method == "PATCH" and sent.partition(";")[0].strip().lower() == JSON_PATCH:
+        return
     if request.method in ("POST", "PUT", "PATCH"):
-        wire.check_content_type(request.headers.get("Content-Type"))
+        wire.check_content_type(sent)
 
 
 @bp.get("/metadata")
@@ -55,60 +70,103 @@ def search_type(resource_type: str) -> Response:
 
 @bp.post("/<resource_type>", strict_slashes=False)
 def create(resource_type: str) -> Response:
-    """FHIR create. https://hl7.org/fhir/R4/http.html#create"""
-    supported(resource_type)
-    if "If-None-Exist" in request.headers:
-        raise Invalid("If-None-Exist: conditional create is not served yet; nothing was created.")
-    asked = scope()
-    resource, warnings = _checked(asked, resource_type)
-    incoming = Incoming(resource, resource_type, warnings=list(warnings))
-    return write(interactions.create(asked, incoming))
+    """FHIR create, conditional with `If-None-Exist`. https://hl7.org/fhir/R4/http.html#create"""
+    one = _incoming(asked := _scope(resource_type), resource_type)
+    condition = request.headers.get("If-None-Exist")
+    if condition is None:
+        return write(interactions.create(asked, one))
+    return write(interactions.create_unless(asked, one, condition))
 
 
 @bp.get("/<resource_type>/<logical_id>")
 def read(resource_type: str, logical_id: str) -> Response:
-    """FHIR read. https://hl7.org/fhir/R4/http.html#read"""
-    return write(interactions.read(*_instance(resource_type, logical_id)))
+    """FHIR read, conditional with `If-None-Match` and `If-Modified-Since`. https://hl7.org/fhir/R4/http.html#read"""
+    return write_unless_known(interactions.read(*_instance(resource_type, logical_id)))
 
 
 @bp.get("/<resource_type>/<logical_id>/_history/<version>")
 def vread(resource_type: str, logical_id: str, version: str) -> Response:
-    """FHIR vread of the current version: iCure keeps no older ones. https://hl7.org/fhir/R4/http.html#vread"""
-    answer = interactions.read(*_instance(resource_type, logical_id))
-    if answer.version != version:
-        raise NotFound("Only the current version of a resource is kept.")
-    return write(answer)
+    """FHIR vread, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#vread"""
+    return write_unless_known(interactions.vread(*_instance(resource_type, logical_id), version))
+
+
+@bp.get("/<resource_type>/<logical_id>/_history")
+def history(resource_type: str, logical_id: str) -> Response:
+    """FHIR history of an instance, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#history"""
+    return fhir(bundles.history(base_url(), interactions.history(*_instance(resource_type, logical_id))))
 
 
 @bp.put("/<resource_type>/<logical_id>")
 def update(resource_type: str, logical_id: str) -> Response:
     """FHIR update. https://hl7.org/fhir/R4/http.html#update"""
     asked, _, _ = _instance(resource_type, logical_id)
-    resource, warnings = _checked(asked, resource_type)
-    if resource.get("id") != logical_id:
+    one = _incoming(asked, resource_type)
+    if one.resource.get("id") != logical_id:
         raise Invalid("The id in the resource must be the one in the URL.", f"{resource_type}.id")
-    one = Incoming(resource, resource_type, warnings=list(warnings))
-    return write(interactions.update(asked, resource_type, logical_id, one, request.headers.get("If-Match")))
+    return write(interactions.update(asked, resource_type, logical_id, one, if_match()))
+
+
+@bp.put("/<resource_type>", strict_slashes=False)
+def update_where(resource_type: str) -> Response:
+    """FHIR conditional update. https://hl7.org/fhir/R4/http.html#cond-update"""
+    one = _incoming(asked := _scope(resource_type), resource_type)
+    return write(interactions.update_where(asked, one, _condition(), if_match()))
+
+
+@bp.patch("/<resource_type>/<logical_id>")
+def patch(resource_type: str, logical_id: str) -> Response:
+    """FHIR patch. https://hl7.org/fhir/R4/http.html#patch"""
+    asked, _, _ = _instance(resource_type, logical_id)
+    return write(interactions.patch(asked, resource_type, logical_id, _patch(), if_match()))
+
+
+@bp.patch("/<resource_type>", strict_slashes=False)
+def patch_where(resource_type: str) -> Response:
+    """FHIR conditional patch. https://hl7.org/fhir/R4/http.html#patch"""
+    asked = _scope(resource_type)
+    return write(interactions.patch_where(asked, resource_type, _condition(), _patch(), if_match()))
 
 
 @bp.delete("/<resource_type>/<logical_id>")
 def delete(resource_type: str, logical_id: str) -> Response:
     """FHIR delete. https://hl7.org/fhir/R4/http.html#delete"""
-    return write(interactions.delete(*_instance(resource_type, logical_id), request.headers.get("If-Match")))
+    return write(interactions.delete(*_instance(resource_type, logical_id), if_match()))
+
+
+@bp.delete("/<resource_type>", strict_slashes=False)
+def delete_where(resource_type: str) -> Response:
+    """FHIR conditional delete. https://hl7.org/fhir/R4/http.html#3.1.0.7.1"""
+    return write(interactions.delete_where(_scope(resource_type), resource_type, _condition(), if_match()))
+
+
+def _scope(resource_type: str) -> Scope:
+    supported(resource_type)
+    return scope()
 
 
 def _instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
-    supported(resource_type)
-    asked = scope()
+    asked = _scope(resource_type)
     if not _ID.fullmatch(logical_id):
         raise NotFound("This is not an id that FHIR allows.")
     return asked, resource_type, logical_id
 
 
-def _checked(asked: Scope, resource_type: str) -> tuple[Resource, list[Issue]]:
-    """Returns the resource of the body and what was let through with a warning."""
+def _condition() -> str:
+    return request.query_string.decode("ascii", "replace")
+
+
+def _patch() -> Patch:
+    config = bridge().config
+    return read_patch(
+        request.get_data(cache=False), request.headers.get("Content-Type", ""), config.max_body_bytes
+    )
+
+
+def _incoming(asked: Scope, resource_type: str) -> Incoming:
+    """Returns the resource of the body, checked, with what was let through as its warnings."""
     strict = asked.config.validation == "strict"
-    return wire.check(_body(), expected_type=resource_type, strict=strict)
+    resource, warnings = wire.check(_body(), expected_type=resource_type, strict=strict)
+    return Incoming(resource, resource_type, warnings=list(warnings))
 
 
 def _body() -> Resource:
