@@ -218,7 +218,7 @@ def _tag_and_code(kind: str, start: str, end: str, status: bool = False) -> Sear
 
     def search(given: Entity) -> list[Rows]:
         wanted = []
-        for field in ("tag", "code"):
+        for field in ("code", "tag"):
             if f"{field}Code" in given and f"{field}Type" not in given:
                 raise BadRequest(f"{field}Code needs {field}Type")
             if f"{field}Type" in given and f"{field}Code" in given:

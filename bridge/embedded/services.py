@@ -41,7 +41,7 @@ def enriched(service: Entity, contact: Entity, parts: Iterable[Entity]) -> Entit
 def read(documents: Documents, service_id: str) -> Entity:
     """Returns the current version of a Service; raises `Unknown` or `AccessDenied`."""
     with documents.store.reading() as view:
-        if view.contact_of(service_id) is None:
+        if not view.contacts_of([service_id]):
             raise Unknown(f"Service with id {service_id} not found")
         found = read_all(view, documents, [service_id])
     if not found:
@@ -51,10 +51,10 @@ def read(documents: Documents, service_id: str) -> Entity:
 
 def read_all(view: View, documents: Documents, ids: Iterable[str]) -> list[Entity]:
     """Returns the current versions of the Services that exist and the caller may see, in the order of the ids."""
-    homes = {service_id: view.contact_of(service_id) for service_id in dict.fromkeys(ids)}
+    homes = view.contacts_of(ids)
     contacts = {
         contact_id: contact.entity
-        for contact_id, contact in view.get_all(CONTACT, filter(None, homes.values())).items()
+        for contact_id, contact in view.get_all(CONTACT, homes.values()).items()
         if documents.may_read(CONTACT, contact)
     }
     newest = {contact_id: index.newest_services(contact) for contact_id, contact in contacts.items()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,18 +157,22 @@ class View:
         )
         return [row[0] for row in rows]
 
-    def contact_of(self, service_id: str) -> str | None:
-        """Returns the id of the Contact that holds the newest version of a Service."""
-        newest = self._newest_version(service_id)
-        return None if newest is None else newest[1]
+    def contacts_of(self, service_ids: Iterable[str]) -> dict[str, str]:
+        """Returns for each Service that exists the id of the Contact with its newest version."""
+        wanted = list(dict.fromkeys(service_ids))
+        newest = self._newest_versions(wanted)
+        return {service_id: newest[service_id][1] for service_id in wanted if service_id in newest}
 
-    def _newest_version(self, service_id: str, besides: str = "") -> tuple[int, str] | None:
-        row: tuple[int, str] | None = self._connection.execute(
-            "SELECT modified, contact FROM service_versions WHERE service = ? AND contact <> ?"
-            " ORDER BY modified DESC, contact DESC LIMIT 1",
-            (service_id, besides),
-        ).fetchone()
-        return row
+    def _newest_versions(
+        self, service_ids: Iterable[str], besides: str = ""
+    ) -> Mapping[str, tuple[int, str]]:
+        """Returns when the newest version of each Service is from and in which Contact it is."""
+        rows = self._connection.execute(
+            "SELECT service, modified, contact FROM service_versions"
+            " WHERE service IN (SELECT value FROM json_each(?)) AND contact <> ? ORDER BY modified, contact",
+            (orjson.dumps(list(service_ids)).decode(), besides),
+        )
+        return {service_id: (modified, contact_id) for service_id, modified, contact_id in rows}
 
     def credentials(self, user_id: str) -> list[Credential]:
         """Returns the hashed password and tokens of a user."""
@@ -248,10 +252,11 @@ class Writing(View):
         old_services, new_services = index.newest_services(old), index.newest_services(new)
         before: dict[str, tuple[int, str]] = {}
         after: dict[str, tuple[int, str]] = {}
-        for service_id in old_services.keys() | new_services.keys():
-            elsewhere = self._newest_version(service_id, besides=contact_id)
+        concerned = old_services.keys() | new_services.keys()
+        elsewhere = self._newest_versions(concerned, besides=contact_id)
+        for service_id in concerned:
             for services, newest in ((old_services, before), (new_services, after)):
-                versions = [elsewhere] if elsewhere else []
+                versions = [elsewhere[service_id]] if service_id in elsewhere else []
                 if service_id in services:
                     versions.append((services[service_id].get("modified", 0), contact_id))
                 if versions:
