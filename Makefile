@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run demo test check fix lint types bench clean
+.DEFAULT_GOAL := check
+.PHONY: run demo test check fix lint types bench dev clean
 
 run: $(VENV)/.installed
 	$(BIN)/fhir-bridge serve
@@ -30,6 +31,8 @@ fix: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+dev: $(VENV)/.installed-test
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
