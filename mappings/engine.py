@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from mappings import residue as residues
 from mappings.residue import Residue
+from mappings.search import Parameter
 from mappings.values import Entity, Json, Resource
 
 WITNESS = "~"
@@ -140,6 +141,7 @@ class Mapping:
     entity_type: str
     rows: tuple[Row, ...]
     slot: Slot
+    search: tuple[Parameter, ...] = ()
 
     def to_icure(
         self,

@@ -29,6 +29,7 @@ from mappings.datatypes import (
 )
 from mappings.engine import WITNESS, Context, Mapping, row
 from mappings.residue import align
+from mappings.search import composite, date, quantity, refers, string, token
 from mappings.values import Entity, Json, Resource
 
 STATUS = "http://hl7.org/fhir/observation-status"
@@ -567,6 +568,54 @@ class ContentSlot:
         return {**rest, "content": others} if others else rest, content[RESIDUE].get("stringValue") or None
 
 
+_SUBJECTS = "Patient Group Device Location"
+_PERFORMERS = "Practitioner PractitionerRole Organization CareTeam Patient RelatedPerson"
+_SOURCES = "DocumentReference ImagingStudy Media QuestionnaireResponse Observation MolecularSequence"
+_VALUE = (token("code", "code"), quantity("value-quantity", "valueQuantity"))
+_CONCEPT = (token("code", "code"), token("value-concept", "valueCodeableConcept"))
+
+SEARCH = (
+    token(
+        "_tag", "meta.tag code", "tags", documentation="meta.tag, and code as well: iCure's labels are both."
+    ),
+    token("identifier", "identifier", "identifier"),
+    token("status", "status", "status", system=STATUS),
+    token("category", "category", "category"),
+    token("code", "code", "codes", documentation="Without a system: among one patient's, or few."),
+    date("date", "effectiveDateTime effectivePeriod effectiveTiming effectiveInstant"),
+    refers("subject", "subject", _SUBJECTS, "patient"),
+    refers("patient", "subject", "Patient", "patient"),
+    refers("encounter", "encounter", "Encounter"),
+    refers("performer", "performer", _PERFORMERS),
+    quantity("value-quantity", "valueQuantity"),
+    token("value-concept", "valueCodeableConcept"),
+    string("value-string", "valueString valueCodeableConcept.text"),
+    date("value-date", "valueDateTime valuePeriod"),
+    token("data-absent-reason", "dataAbsentReason"),
+    token("combo-code", "code component.code"),
+    quantity("combo-value-quantity", "valueQuantity component.valueQuantity"),
+    token("combo-value-concept", "valueCodeableConcept component.valueCodeableConcept"),
+    token("combo-data-absent-reason", "dataAbsentReason component.dataAbsentReason"),
+    token("component-code", "component.code"),
+    quantity("component-value-quantity", "component.valueQuantity"),
+    token("component-value-concept", "component.valueCodeableConcept"),
+    token("component-data-absent-reason", "component.dataAbsentReason"),
+    composite("code-value-quantity", ("",), *_VALUE, icure="codes"),
+    composite("code-value-concept", ("",), *_CONCEPT, icure="codes"),
+    composite("component-code-value-quantity", ("component",), *_VALUE),
+    composite("component-code-value-concept", ("component",), *_CONCEPT),
+    composite("combo-code-value-quantity", ("", "component"), *_VALUE),
+    composite("combo-code-value-concept", ("", "component"), *_CONCEPT),
+    refers("has-member", "hasMember", "Observation QuestionnaireResponse MolecularSequence"),
+    refers("derived-from", "derivedFrom", _SOURCES),
+    refers("based-on", "basedOn"),
+    refers("part-of", "partOf"),
+    refers("focus", "focus"),
+    token("method", "method"),
+    refers("specimen", "specimen", "Specimen"),
+    refers("device", "device", "Device DeviceMetric"),
+)
+
 OBSERVATION = Mapping(
     "Observation",
     "Service",
@@ -595,4 +644,5 @@ OBSERVATION = Mapping(
         row("derivedFrom", "qualifiedLinks", Members("derivedFrom")),
     ),
     ContentSlot(),
+    SEARCH,
 )

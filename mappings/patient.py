@@ -14,6 +14,7 @@ from mappings.codecs import Flag, Function, code, each, flag, fuzzy_date, record
 from mappings.datatypes import IDENTIFIER, Codings, Flattened, reference, referenced
 from mappings.engine import WITNESS, Context, Mapping, row
 from mappings.residue import align
+from mappings.search import NARROWER, computed, date, refers, string, token
 from mappings.values import Entity, Json, Resource
 
 MARITAL_STATUS = "http://terminology.hl7.org/CodeSystem/v3-MaritalStatus"
@@ -530,6 +531,49 @@ def _is_residue(tag: Entity) -> bool:
     return tag.get("type") == "FHIR" and tag.get("code") == "residue"
 
 
+_NAMES = "iCure finds by official (else usual, else first) given and family name; other parts only narrow."
+_ADDRESSES = "iCure finds by line, city and postal code; other parts only narrow."
+
+
+def _is_deceased(patient: Resource) -> list[Json]:
+    return ["deceasedDateTime" in patient or patient.get("deceasedBoolean") is True]
+
+
+SEARCH = (
+    token("identifier", "identifier", "identifier"),
+    string("name", "name", "name", fit=NARROWER, documentation=_NAMES),
+    string("family", "name.family", "name", fit=NARROWER, documentation=_NAMES),
+    string("given", "name.given", "name", fit=NARROWER, documentation=_NAMES),
+    token("gender", "gender", "gender", system="http://hl7.org/fhir/administrative-gender"),
+    date(
+        "birthdate",
+        "birthDate",
+        "birth",
+        documentation="Dates before the year 1000 are not in iCure's index.",
+    ),
+    date("death-date", "deceasedDateTime"),
+    computed("deceased", _is_deceased),
+    token("active", "active", "active"),
+    string("address", "address", "address", fit=NARROWER, documentation=_ADDRESSES),
+    string("address-city", "address.city", "address"),
+    string("address-country", "address.country"),
+    string("address-postalcode", "address.postalCode", "address"),
+    string("address-state", "address.state"),
+    token("address-use", "address.use", system="http://hl7.org/fhir/address-use"),
+    token(
+        "telecom",
+        "telecom",
+        "telecom",
+        documentation="The system is that of the ContactPoint, e.g. phone|555.",
+    ),
+    token("phone", "telecom[system=phone]", "telecom"),
+    token("email", "telecom[system=email]", "telecom"),
+    token("language", "communication.language"),
+    refers("general-practitioner", "generalPractitioner", "Practitioner Organization PractitionerRole"),
+    refers("organization", "managingOrganization", "Organization"),
+    refers("link", "link.other", "Patient RelatedPerson"),
+)
+
 PATIENT = Mapping(
     "Patient",
     "Patient",
@@ -561,4 +605,5 @@ PATIENT = Mapping(
         row("meta.tag", "tags", Codings()),
     ),
     NotesSlot(),
+    SEARCH,
 )
