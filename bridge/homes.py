@@ -24,7 +24,7 @@ from mappings import REGISTRY
 from mappings.engine import Context
 from mappings.observation import is_observation
 from mappings.residue import Residue
-from mappings.values import Entity, Resource
+from mappings.values import Entity, Json, Resource
 
 FROM_CONTACT = frozenset(
     (
@@ -290,9 +290,25 @@ def with_residue(resource_type: str, entity: Entity, residue: Residue, key: byte
 
 
 def service_version(key: bytes, entity: Entity, residue: Residue) -> str:
-    """Returns the versionId of an opened Service: it changes with its content, not with its neighbours or its IV."""
-    canonical = orjson.dumps([entity, residue], default=wire.number, option=orjson.OPT_SORT_KEYS)
+    """Returns the versionId of an opened Service: it changes with its content, not with its neighbours or its IV.
+
+    Rule: a number is what it is worth. SDKs in JavaScript write 100.0 and -0.0 as 100 and 0.
+    """
+    canonical = orjson.dumps([_by_worth(entity), residue], default=wire.number, option=orjson.OPT_SORT_KEYS)
     return envelope.version_tag(key, canonical)
+
+
+def _by_worth(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {name: _by_worth(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_by_worth(inner) for inner in value]
+    if isinstance(value, float) and abs(value) < _EXACT and value.is_integer():
+        return int(value)
+    return value
+
+
+_EXACT = 2.0**53
 
 
 def union(filters: Iterable[Entity]) -> Entity:
