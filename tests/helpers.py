@@ -161,6 +161,50 @@ class Server:
         return [int(pid) for pid in children.split()]
 
 
+class Remote:
+    """A FHIR client of a running server."""
+
+    def __init__(self, server: Server, account: dict[str, str]) -> None:
+        self.server, self.account = server, account
+        self.headers = {"Authorization": basic(account), "Content-Type": "application/fhir+json"}
+
+    def load_key(self) -> None:
+        """Uploads the account's private key."""
+        url = f"{self.server.url}/rest/icdx/v1/keychain/{self.account['dataOwnerId']}"
+        assert requests.post(url, json={"key": self.account["privateKey"]}, headers=self.headers).ok
+
+    def send(self, method: str, path: str, resource: Any = None, status: int = 200) -> requests.Response:
+        """Returns the response, which must have this status."""
+        url = path if path.startswith("http") else f"{self.server.fhir}/{path}".rstrip("/")
+        body = None if resource is None else wire.dump(resource)
+        response = requests.request(method, url, data=body, headers=self.headers)
+        assert response.status_code == status, response.text[:2000]
+        return response
+
+    def post(self, path: str, resource: Any, status: int = 201) -> requests.Response:
+        return self.send("POST", path, resource, status)
+
+    def get(self, path: str, status: int = 200) -> requests.Response:
+        return self.send("GET", path, None, status)
+
+    def read(self, path: str) -> dict[str, Any]:
+        """Returns a resource."""
+        return wire.parse(self.get(path).content)
+
+    def created(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """Returns the resource as the server answered its creation."""
+        return wire.parse(self.post(resource["resourceType"], resource).content)
+
+    def found(self, query: str) -> list[dict[str, Any]]:
+        """Returns the matches of a search, all pages."""
+        matches, path = [], query
+        while path:
+            bundle = self.read(path)
+            matches += [e["resource"] for e in bundle.get("entry", []) if e["search"]["mode"] == "match"]
+            path = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), "")
+        return matches
+
+
 @contextmanager
 def serving(data_dir: Path, *options: str, workers: int = 2, **environment: str) -> Iterator[Server]:
     """Runs `fhir-bridge serve` on a free port; its output goes to a file in the data dir."""

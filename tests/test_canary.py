@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
 from bridge import wire
 from bridge.app import create_app
 from bridge.config import Config
 from mappings.values import Resource
 from tests.canaries import Canaries
-from tests.helpers import Caller, Server, basic, count_calls, serving
+from tests.helpers import Caller, Remote, count_calls, serving
 from tests.promises import CLEAR, assert_same, bare, coming_back, in_clear
 
 TYPES = ("Patient", "Observation")
@@ -123,7 +121,7 @@ def test_a_running_server_writes_no_canary_to_its_files_and_none_at_all_to_its_l
 ) -> None:
     canaries = Canaries()
     with serving(data_dir, workers=2) as server:
-        client = Client(server, accounts["esmith"])
+        client = Remote(server, accounts["esmith"])
         client.load_key()
         subject = client.post("Patient", {"resourceType": "Patient"}, 201).json()["id"]
         made = resources(canaries, f"Patient/{subject}")
@@ -152,26 +150,3 @@ def test_a_running_server_writes_no_canary_to_its_files_and_none_at_all_to_its_l
 
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-class Client:
-    """A FHIR client of a running server."""
-
-    def __init__(self, server: Server, account: dict[str, str]) -> None:
-        self.server, self.account = server, account
-        self.headers = {"Authorization": basic(account), "Content-Type": "application/fhir+json"}
-
-    def load_key(self) -> None:
-        url = f"{self.server.url}/rest/icdx/v1/keychain/{self.account['dataOwnerId']}"
-        assert requests.post(url, json={"key": self.account["privateKey"]}, headers=self.headers).ok
-
-    def post(self, path: str, resource: Resource, status: int) -> Any:
-        url = f"{self.server.fhir}/{path}".rstrip("/")
-        response = requests.post(url, wire.dump(resource), headers=self.headers)
-        assert response.status_code == status, response.text[:2000]
-        return response
-
-    def get(self, path: str, status: int) -> Any:
-        response = requests.get(f"{self.server.fhir}/{path}", headers=self.headers)
-        assert response.status_code == status, response.text[:2000]
-        return response
