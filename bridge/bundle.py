@@ -1,51 +1,315 @@
-"""A transaction Bundle: all of its entries, or none.
+"""Bundles: a transaction of all or nothing, a batch of entries each for itself, a history.
 
-Facts: https://hl7.org/fhir/R4/http.html#transaction. Atomic, not isolated.
+Facts: https://hl7.org/fhir/R4/http.html#transaction. Entries take effect in the order DELETE, POST, PUT and PATCH, GET
+whatever the order sent, and are answered in the order sent. Atomic, not isolated.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections.abc import Sequence
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
-from bridge import interactions, wire
-from bridge.errors import BridgeError, Invalid, Issue, explain, outcome
-from bridge.homes import Record, instant
-from bridge.interactions import Answer
-from bridge.plan import Incoming
+from bridge import interactions, search, wire
+from bridge.conditions import alone, match, read_condition
+from bridge.errors import BridgeError, Gone, Invalid, Issue, NotFound, explain, outcome
+from bridge.homes import Record, home_of, instant, supported
+from bridge.interactions import Answer, check_match, find, locate, patched
+from bridge.patch import JSON_PATCH, Patch, read_patch
+from bridge.plan import Incoming, Removal
 from bridge.scope import Scope
-from mappings import REGISTRY
+from bridge.wire import Entry
 from mappings.values import Resource
 
+ORDER = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
+MOST_ISSUES = 200
+ETAG = re.compile(r'(?:W/)?"([A-Za-z0-9.\-]{1,64})"')
 
-def transaction(scope: Scope, bundle: Resource) -> Resource:
-    """Answers a transaction with a transaction-response.
 
-    Raises one error with everything that is wrong in any entry; then nothing was written.
+def run(scope: Scope, bundle: Resource, *, representation: bool = False) -> Resource:
+    """Answers a transaction or a batch. With `representation` the answer holds the resources as written.
+
+    Raises one error with everything that is wrong in any entry of a transaction; then nothing was written.
     """
     strict = scope.config.validation == "strict"
     entries, warnings = wire.check_bundle_envelope(
-        bundle, strict=strict, max_entries=scope.config.max_bundle_entries
+        bundle, strict=strict, max_entries=scope.config.max_bundle_entries, base=scope.base
     )
     scope.warnings += warnings
-    incoming: list[Incoming] = []
-    wrong: list[Issue] = []
-    status = 0
-    for entry in entries:
-        try:
-            incoming.append(_incoming(entry, strict=strict))
-        except BridgeError as e:
-            entry_status, issues, _ = explain(e)
-            status = max(status, entry_status) if status else entry_status
-            wrong += issues
-    if wrong:
-        raise _Refused(status, wrong)
-    answers, _ = interactions.transact(scope, incoming)
+    apart = bundle["type"] == "batch"
+    answers = _batch(scope, entries) if apart else _Transaction(scope, entries).answers()
     return {
         "resourceType": "Bundle",
-        "type": "transaction-response",
-        "entry": [{"response": _response(scope, answer)} for answer in answers],
+        "type": f"{bundle['type']}-response",
+        "entry": [
+            _answered(scope, entry, answer, representation=representation)
+            for entry, answer in zip(entries, answers, strict=True)
+        ],
     }
+
+
+def _batch(scope: Scope, entries: Sequence[Entry]) -> Sequence[Answer | BridgeError]:
+    answers: dict[int, Answer | BridgeError] = {}
+    for entry in sorted(entries, key=lambda e: ORDER.index(e.method)):
+        try:
+            answers[entry.index] = _alone(scope, entry)
+        except BridgeError as e:
+            answers[entry.index] = e
+    return [answers[entry.index] for entry in entries]
+
+
+def _alone(scope: Scope, entry: Entry) -> Answer:
+    """Returns the answer of one entry of a batch: what the same request alone would get."""
+    if entry.method in ("GET", "HEAD"):
+        return _read(scope, entry)
+    kind, if_match = _type_of(entry), _etag(entry)
+    if entry.method == "DELETE":
+        if entry.id is None:
+            return interactions.delete_where(scope, kind, entry.query or "", if_match)
+        return interactions.delete(scope, kind, entry.id, if_match)
+    if entry.method == "PATCH":
+        change = _patch(scope, entry)
+        if entry.id is None:
+            return interactions.patch_where(scope, kind, entry.query or "", change, if_match)
+        return interactions.patch(scope, kind, entry.id, change, if_match)
+    one = _incoming(scope, entry)
+    if entry.method == "PUT":
+        if entry.id is None:
+            return interactions.update_where(scope, one, entry.query or "", if_match)
+        return interactions.update(scope, kind, entry.id, one, if_match)
+    if entry.if_none_exist is not None:
+        return interactions.create_unless(scope, one, entry.if_none_exist)
+    return interactions.create(scope, one)
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """One transaction on its way: every entry becomes something to write, or is answered already."""
+
+    scope: Scope
+    entries: Sequence[Entry]
+    incoming: dict[int, Incoming] = field(default_factory=dict)
+    removals: dict[int, Removal] = field(default_factory=dict)
+    settled: dict[int, Answer] = field(default_factory=dict)
+    there: dict[str, Record] = field(default_factory=dict)
+    """What fullUrls mean of entries that write nothing."""
+    same: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The entry that stands for all those with the same `ifNoneExist`."""
+    met: dict[tuple[str, str], Record] = field(default_factory=dict)
+    """What meets an `ifNoneExist` already."""
+    records: dict[str, Record] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+
+    def answers(self) -> Sequence[Answer]:
+        """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written."""
+        ordered = sorted(self.entries, key=lambda e: ORDER.index(e.method))
+        writing = [e for e in ordered if e.method not in ("GET", "HEAD")]
+        with ExitStack() as held:
+            self._each(writing, self._checked)
+            for kind, query in sorted(
+                {(_type_of(e), q) for e in writing if (q := e.if_none_exist or e.query)}
+            ):
+                held.enter_context(alone(self.scope, kind, read_condition(kind, query)))
+            self._look_up(writing)
+            self._each(writing, self._settled)
+            incoming, removals = list(self.incoming.items()), list(self.removals.items())
+            written, removed = interactions.transact(
+                self.scope, [one for _, one in incoming], [r for _, r in removals], self.there
+            )
+        self.settled |= {index: answer for (index, _), answer in zip(incoming, written, strict=True)}
+        self.settled |= {index: answer for (index, _), answer in zip(removals, removed, strict=True)}
+        for entry in writing:
+            if entry.index not in self.settled:
+                first = self.settled[self.same[_type_of(entry), entry.if_none_exist or ""]]
+                self.settled[entry.index] = replace(first, status=200)
+        for entry in ordered:
+            if entry.method in ("GET", "HEAD"):
+                self.settled[entry.index] = _read(self.scope, entry)
+        return [self.settled[entry.index] for entry in self.entries]
+
+    def _each(self, entries: Sequence[Entry], step: Any) -> None:
+        """Takes a step for every entry. Raises everything that is wrong with any of them."""
+        first: BridgeError | None = None
+        issues: list[Issue] = []
+        for entry in entries:
+            try:
+                step(entry)
+            except BridgeError as e:
+                first = first or e
+                at = entry.path
+                issues += [i if (i.path or "").startswith(at) else replace(i, path=at) for i in e.issues]
+        if first is not None:
+            _refuse(first, issues)
+
+    def _checked(self, entry: Entry) -> None:
+        """Checks an entry by itself."""
+        _etag(entry)
+        if condition := entry.if_none_exist or entry.query:
+            read_condition(_type_of(entry), condition)
+        if entry.method == "PATCH":
+            _patch(self.scope, entry)
+        elif entry.method != "DELETE":
+            self.incoming[entry.index] = _incoming(self.scope, entry)
+        else:
+            _type_of(entry)
+
+    def _look_up(self, entries: Sequence[Entry]) -> None:
+        """Reads what the entries name by server id, all of a type in one call."""
+        wanted: dict[str, list[str]] = {}
+        for entry in entries:
+            if entry.id is not None:
+                wanted.setdefault(_type_of(entry), []).append(entry.id)
+        for kind, ids in wanted.items():
+            records = home_of(kind).read_all(self.scope, kind, ids)
+            self.records |= {record.location: record for record in records}
+
+    def _settled(self, entry: Entry) -> None:
+        """Decides what an entry writes, or answers it."""
+        kind, gone = _type_of(entry), {r.record.location for r in self.removals.values()}
+        if entry.method == "POST":
+            self._create(entry, kind, gone)
+            return
+        if entry.id is not None:
+            record = self.records.get(f"{kind}/{entry.id}") or find(self.scope, kind, entry.id)
+        else:
+            record = match(self.scope, kind, read_condition(kind, entry.query or ""), gone)
+        check_match(record, _etag(entry))
+        if record is not None:
+            if record.location in self.touched:
+                raise Invalid("An earlier entry changes the same resource.")
+            self.touched.add(record.location)
+        if entry.method == "DELETE":
+            self._delete(entry, record)
+        elif entry.method == "PUT":
+            self._update(entry, record)
+        else:
+            if record is None or record.deleted:
+                raise Gone() if record else NotFound()
+            self.incoming[entry.index] = patched(
+                self.scope, record, _patch(self.scope, entry), f"{entry.path}.resource"
+            )
+
+    def _create(self, entry: Entry, kind: str, gone: set[str]) -> None:
+        if entry.if_none_exist is None:
+            return
+        name = (kind, entry.if_none_exist)
+        first = self.same.setdefault(name, entry.index)
+        if first == entry.index:
+            record = match(self.scope, kind, read_condition(kind, entry.if_none_exist), gone)
+            if record is None:
+                return
+            self.met[name] = record
+        one = self.incoming.pop(entry.index)
+        if record := self.met.get(name):
+            self.settled[entry.index] = Answer.of(record)
+            if one.full_url:
+                self.there[one.full_url] = record
+        elif one.full_url:
+            self.incoming[first].also.append(one.full_url)
+
+    def _update(self, entry: Entry, record: Record | None) -> None:
+        one = self.incoming[entry.index]
+        sent = one.resource.get("id")
+        if record is not None:
+            one.over, one.id = record, record.id
+        elif sent is not None:
+            one.id = sent
+
+    def _delete(self, entry: Entry, record: Record | None) -> None:
+        if record is not None and not record.deleted:
+            self.removals[entry.index] = Removal(record, entry.path)
+        elif record is None and entry.id is not None:
+            locate(self.scope, _type_of(entry), entry.id)  # tells what is so: never there, or gone
+        else:
+            self.settled[entry.index] = Answer(204)
+
+
+def _refuse(first: BridgeError, issues: list[Issue]) -> NoReturn:
+    told = issues[:MOST_ISSUES]
+    if len(issues) > MOST_ISSUES:
+        told.append(Issue("too-long", f"{len(issues) - MOST_ISSUES} more problems are not listed.", "Bundle"))
+    raise type(first)(issues=told, headers=first.headers)
+
+
+def _type_of(entry: Entry) -> str:
+    supported(entry.resource_type or "")
+    return entry.resource_type or ""
+
+
+def _etag(entry: Entry) -> str | None:
+    if entry.if_match is None:
+        return None
+    etag = ETAG.fullmatch(entry.if_match.strip())
+    if etag is None:
+        raise Invalid('ifMatch must be one ETag: W/"<versionId>".', f"{entry.path}.request.ifMatch")
+    return f'W/"{etag[1]}"'
+
+
+def _incoming(scope: Scope, entry: Entry) -> Incoming:
+    kind, path = _type_of(entry), f"{entry.path}.resource"
+    strict = scope.config.validation == "strict"
+    checked, warnings = wire.check(entry.resource, expected_type=kind, at=path, strict=strict)
+    return Incoming(checked, path, entry.full_url, warnings=[*entry.warnings, *warnings])
+
+
+def _patch(scope: Scope, entry: Entry) -> Patch:
+    """Returns the patch of an entry: FHIRPath Patch as Parameters, JSON Patch as a Binary."""
+    _type_of(entry)
+    resource, most = entry.resource, scope.config.max_body_bytes
+    if resource.get("resourceType") == "Binary" and resource.get("contentType") == JSON_PATCH:
+        try:
+            return read_patch(b64decode(str(resource.get("data", "")), validate=True), JSON_PATCH, most)
+        except ValueError as e:
+            raise Invalid("This is not base64.", f"{entry.path}.resource.data") from e
+    return read_patch(wire.dump(resource), "", most)
+
+
+def _read(scope: Scope, entry: Entry) -> Answer:
+    """Answers a GET or HEAD entry: a read, a vread, a history or a search."""
+    path, _, query = entry.url.partition("?")
+    kind, *rest = path.split("/")
+    supported(kind)
+    match rest:
+        case [] | [""]:
+            return Answer(200, search.search(scope, kind, parse_qsl(query, keep_blank_values=True)))
+        case [logical_id]:
+            return interactions.read(scope, kind, logical_id)
+        case [logical_id, "_history"]:
+            return Answer(200, history(scope.base, interactions.history(scope, kind, logical_id)))
+        case [logical_id, "_history", version]:
+            return interactions.vread(scope, kind, logical_id, version)
+    raise NotFound("There is no such route.")
+
+
+def _answered(
+    scope: Scope, entry: Entry, answer: Answer | BridgeError, *, representation: bool
+) -> dict[str, Any]:
+    """Returns an entry of the answer."""
+    if isinstance(answer, BridgeError):
+        status, issues, _ = explain(answer)
+        issues = [i if (i.path or "").startswith("Bundle.") else replace(i, path=entry.path) for i in issues]
+        return {"response": {"status": _status(status), "outcome": outcome(issues)}}
+    response: dict[str, Any] = {"status": _status(answer.status)}
+    if answer.location is not None and entry.method not in ("GET", "HEAD"):
+        response["location"] = f"{scope.base}/{answer.location}/_history/{answer.version}"
+    if answer.version is not None:
+        response["etag"] = f'W/"{answer.version}"'
+    if answer.modified is not None:
+        response["lastModified"] = instant(answer.modified)
+    if answer.warnings:
+        response["outcome"] = outcome(answer.warnings)
+    shown = entry.method == "GET" or (representation and entry.method not in ("HEAD", "DELETE"))
+    resource = {"resource": answer.resource} if shown and answer.resource is not None else {}
+    return {**resource, "response": response}
+
+
+def _status(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def history(base: str, records: Sequence[Record]) -> Resource:
@@ -64,40 +328,3 @@ def history(base: str, records: Sequence[Record]) -> Resource:
         entry |= {"request": {"method": method, "url": record.location}, "response": response}
         entries.append(entry)
     return {"resourceType": "Bundle", "type": "history", "total": len(entries), "entry": entries}
-
-
-class _Refused(Invalid):
-    """Entries of the Bundle cannot be taken."""
-
-    def __init__(self, status: int, issues: list[Issue]) -> None:
-        super().__init__(issues=issues)
-        self.status = status  # type: ignore[misc]
-
-
-def _incoming(entry: wire.Entry, *, strict: bool) -> Incoming:
-    path = f"Bundle.entry[{entry.index}]"
-    if entry.method != "POST":
-        issue = Issue("not-supported", "Only POST entries are served.", f"{path}.request.method")
-        raise Invalid(issues=[issue])
-    if entry.if_none_exist is not None:
-        text = "Conditional create is not served yet."
-        raise Invalid(issues=[Issue("not-supported", text, f"{path}.request.ifNoneExist")])
-    resource_type = entry.resource.get("resourceType")
-    if resource_type not in REGISTRY:
-        text = f"This server has {', '.join(REGISTRY)}; no other resource types."
-        raise Invalid(issues=[Issue("not-supported", text, f"{path}.resource")])
-    checked, warnings = wire.check(entry.resource, at=f"{path}.resource", strict=strict)
-    return Incoming(checked, f"{path}.resource", entry.full_url, warnings=[*entry.warnings, *warnings])
-
-
-def _response(scope: Scope, answer: Answer) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "status": "201 Created",
-        "location": f"{scope.base}/{answer.location}/_history/{answer.version}",
-        "etag": f'W/"{answer.version}"',
-    }
-    if answer.modified is not None:
-        response["lastModified"] = instant(answer.modified)
-    if answer.warnings:
-        response["outcome"] = outcome(answer.warnings)
-    return response

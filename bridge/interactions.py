@@ -6,8 +6,9 @@ https://hl7.org/fhir/R4/http.html
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from bridge import journal, plan, wire
 from bridge.conditions import alone, match, read_condition
@@ -46,17 +47,28 @@ class Answer:
     """Epoch milliseconds."""
     warnings: Sequence[Issue] = ()
 
+    @classmethod
+    def of(cls, record: Record) -> Answer:
+        """Returns the answer that shows a record."""
+        return cls(200, record.resource, record.location, record.version, record.modified)
+
 
 def read(scope: Scope, resource_type: str, logical_id: str) -> Answer:
     """Answers a read by server id or client id. https://hl7.org/fhir/R4/http.html#read"""
-    return _found(locate(scope, resource_type, logical_id))
+    return Answer.of(locate(scope, resource_type, logical_id))
 
 
 def transact(
-    scope: Scope, incoming: Sequence[Incoming], removals: Sequence[Removal] = ()
+    scope: Scope,
+    incoming: Sequence[Incoming],
+    removals: Sequence[Removal] = (),
+    there: Mapping[str, Record] = MappingProxyType({}),
 ) -> tuple[list[Answer], list[Answer]]:
-    """Writes all of this or nothing, and answers for each resource and each removal, in their order."""
-    writes = plan.plan(scope, incoming, removals)
+    """Writes all of this or nothing, and answers for each resource and each removal, in their order.
+
+    `there` is what references mean that the request does not write, by fullUrl or `Type/<client id>`.
+    """
+    writes = plan.plan(scope, incoming, removals, there)
     answers: dict[str, Answer] = {}
     revs: dict[str, str] = {}
     for write, stored in zip(writes, journal.apply(scope, writes), strict=True):
@@ -124,7 +136,7 @@ def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:
     criteria = read_condition(one.resource_type, condition)
     with alone(scope, one.resource_type, criteria):
         record = match(scope, one.resource_type, criteria)
-        return create(scope, one) if record is None else _found(record)
+        return create(scope, one) if record is None else Answer.of(record)
 
 
 def update_where(scope: Scope, one: Incoming, condition: str, if_match: str | None = None) -> Answer:
@@ -199,12 +211,8 @@ def vread(scope: Scope, resource_type: str, logical_id: str, version: str) -> An
         if record.version == version:
             if record.deleted:
                 raise Gone()
-            return _found(record)
+            return Answer.of(record)
     raise NotFound("This version is not kept.")
-
-
-def _found(record: Record) -> Answer:
-    return Answer(200, record.resource, record.location, record.version, record.modified)
 
 
 def delete(scope: Scope, resource_type: str, logical_id: str, if_match: str | None = None) -> Answer:

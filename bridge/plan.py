@@ -8,13 +8,15 @@ exchange keys that did not exist yet.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from bridge import wire
+from bridge.conditions import matches, read_condition
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
 from bridge.errors import Conflict, Issue, KeyMissing, warning
@@ -40,6 +42,8 @@ class Incoming:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     over: Record | None = None
     """What it is written over; None for a new one."""
+    also: list[str] = field(default_factory=list)
+    """Other fullUrls that mean it."""
     client_id: str | None = None
     warnings: list[Issue] = field(default_factory=list)
     entity: Entity = field(default_factory=dict, repr=False)
@@ -99,18 +103,33 @@ class Write:
     """The document as it was before, for undo."""
 
 
-def plan(scope: Scope, incoming: Sequence[Incoming], removals: Sequence[Removal] = ()) -> list[Write]:
+def plan(
+    scope: Scope,
+    incoming: Sequence[Incoming],
+    removals: Sequence[Removal] = (),
+    there: Mapping[str, Record] = MappingProxyType({}),
+) -> list[Write]:
     """Returns the writes that make all of this so: new Patients, new Contacts, changes, deletions.
+
+    `there` is what references of the request mean although it does not write it, by fullUrl or `Type/<client id>`.
 
     Raises `Unprocessable` when a reference that must resolve does not, `KeyMissing` when no key can encrypt, `Conflict`
     when something was changed meanwhile.
     """
-    own = _own_references(incoming)
+    own = {name: record.location for name, record in there.items()} | _own_references(incoming)
+    gone = {removal.record.location for removal in removals}
     for one in incoming:
         _settle_id(scope, one)
     _warn_of_repeated_client_ids(scope, [one for one in incoming if one.over is None])
     before = len(scope.warnings)
-    found = resolve(scope, [(one.path, one.resource) for one in incoming], own)
+    found = resolve(
+        scope,
+        [(one.path, one.resource) for one in incoming],
+        own,
+        lambda kind, query: matches(scope, kind, read_condition(kind, query), gone),
+    )
+    found.records |= {record.location: record for record in there.values()}
+    found.records |= {one.location: one.over for one in incoming if one.over}
     _hand_out_warnings(scope, incoming, before)
     context = scope.context(found.known.__contains__)
     for one in incoming:
@@ -152,8 +171,8 @@ def _own_references(incoming: Sequence[Incoming]) -> dict[str, str]:
         if client_id := one.resource.get("id"):
             own[f"{one.resource_type}/{client_id}"] = one.location
     for one in incoming:
-        if one.full_url:
-            own[one.full_url] = one.location
+        for url in filter(None, (one.full_url, *one.also)):
+            own[url] = one.location
     return own if len(incoming) > 1 or (incoming and incoming[0].full_url) else {}
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bridge.errors import Issue, Unprocessable, warning
+from bridge.errors import BridgeError, Issue, Unprocessable, warning
 from bridge.homes import Record, home_of, union
 from bridge.scope import Scope
 from mappings import REGISTRY
@@ -80,13 +80,20 @@ class Found:
     """What has a `Type/<client id>`; a server id always wins over it."""
 
 
-def resolve(scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[str, str]) -> Found:
+Matching = Callable[[str, str], Sequence[Record]]
+"""From a resource type and a query to what meets it; two are enough to tell that there are several."""
+
+
+def resolve(
+    scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[str, str], matching: Matching
+) -> Found:
     """Rewrites the references of all these (path, resource) and returns what they stand for.
 
-    `own` says what the request itself will create: fullUrl, or `Type/<client id>`, to `Type/<server id>`.
-    Raises one `Unprocessable` with all that must resolve and does not.
+    `own` says what the request itself writes: fullUrl, or `Type/<client id>`, to `Type/<server id>`; `matching` finds
+    what a conditional reference means. Raises one `Unprocessable` with all that must resolve and does not.
     """
     found = Found(known=set(own.values()))
+    conditional: dict[str, Sequence[Record]] = {}
     wanted: list[tuple[str, Reference, str]] = []
     by_identifier: list[tuple[str, Resource, dict[str, str]]] = []
     wrong: list[Issue] = []
@@ -99,13 +106,18 @@ def resolve(scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[s
                 continue
             if target in own:
                 reference.holder["reference"] = own[target]
-            elif target.startswith(("urn:", "?")) or "?" in target:
-                text = (
-                    "This reference names nothing in the request."
-                    if target.startswith("urn:")
-                    else CONDITIONAL
-                )
-                wrong.append(Issue("not-found" if target.startswith("urn:") else "not-supported", text, path))
+            elif target.startswith("urn:"):
+                wrong.append(Issue("not-found", "This reference names nothing in the request.", path))
+            elif "?" in target:
+                try:
+                    if target not in conditional:
+                        conditional[target] = matching(*target.split("?", 1))
+                    record = _only(conditional[target], path)
+                    reference.holder["reference"] = record.location
+                    found.known.add(record.location)
+                    found.records[record.location] = record
+                except BridgeError as e:
+                    wrong += [replace(issue, path=path) for issue in e.issues]
             else:
                 wanted.append((path, reference, target))
         identifier = _logical_subject(resource)
@@ -130,7 +142,12 @@ def resolve(scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[s
     return found
 
 
-CONDITIONAL = "Conditional references are not served yet."
+def _only(matches: Sequence[Record], path: str) -> Record:
+    """Returns the one match of a conditional reference. Raises `Unprocessable` for none or several."""
+    if len(matches) != 1:
+        code, what = ("multiple-matches", "Several") if matches else ("not-found", "No")
+        raise Unprocessable(issues=[Issue(code, f"{what} resources meet this conditional reference.", path)])
+    return matches[0]
 
 
 def _unresolved(path: str, matches: list[str]) -> Issue:

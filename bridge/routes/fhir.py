@@ -52,9 +52,10 @@ def metadata() -> Response:
 @bp.post("", strict_slashes=False)
 @bp.post("/", strict_slashes=False)
 def transaction() -> Response:
-    """FHIR transaction. https://hl7.org/fhir/R4/http.html#transaction"""
+    """FHIR transaction and batch. https://hl7.org/fhir/R4/http.html#transaction"""
     asked = scope()
-    answer = bundles.transaction(asked, _body())
+    representation = preferences().get("return") == "representation"
+    answer = bundles.run(asked, _body(), representation=representation)
     return fhir(answer, warnings=asked.warnings)
 
 

@@ -17,10 +17,11 @@ from bridge.wire.walk import NOT_AN_OBJECT, REQUIRED, Findings, Path, tell, walk
 from mappings.values import Json, Resource
 
 MAX_ENTRIES = 20000
+SERVED = ("transaction", "batch")
 
 NOT_A_BUNDLE = Flaw("invalid", "Only a Bundle can be posted here.")
 NO_BUNDLE_TYPE = Flaw("required", "A Bundle says its resourceType.", "deviation", "Taken as a Bundle.")
-NOT_A_TRANSACTION = Flaw("not-supported", "Only Bundles of type transaction are served.")
+NOT_SERVED = Flaw("not-supported", "Only Bundles of type transaction and batch are served.")
 ONLY_SEARCH = Flaw("structure", "Stands only in a searchset or a history, not in a transaction.")
 ONLY_ANSWER = Flaw("structure", "Stands only in an answer, not in a transaction.")
 NO_REQUEST = Flaw("required", "An entry says its request.", "deviation", "Taken as a POST to its type.")
@@ -85,7 +86,7 @@ class Entry:
 def check_bundle_envelope(
     bundle: Json, *, strict: bool = False, max_entries: int = MAX_ENTRIES, base: str = ""
 ) -> tuple[list[Entry], list[Issue]]:
-    """Returns the entries of a transaction and the warnings about the Bundle itself.
+    """Returns the entries of a transaction or batch and the warnings about the Bundle itself.
 
     The resources are not checked here: `check` does that entry by entry. `base` is the URL under which this
     server may be addressed in `request.url`. Raises `Invalid` with every problem, `TooLarge` for too many entries.
@@ -108,14 +109,15 @@ def check_bundle_envelope(
     shape = resource_shape("Bundle")
     assert shape is not None  # noqa: S101
     walk(shape, envelope, root, found)
-    if bundle.get("type") != "transaction" and type(bundle.get("type")) is str:
-        found.add(NOT_A_TRANSACTION, (root, "type", None))
+    if bundle.get("type") not in SERVED and type(bundle.get("type")) is str:
+        found.add(NOT_SERVED, (root, "type", None))
     if "total" in bundle:
         found.add(ONLY_SEARCH, (root, "total", None))
     if not found.errors:
         envelope.pop("entry", None)
         pass_model(shape, envelope, root)
-    entries = _Envelope(found.strict, base).entries(sent if type(sent) is list else [], found)
+    apart = bundle.get("type") == "batch"
+    entries = _Envelope(found.strict, base, apart).entries(sent if type(sent) is list else [], found)
     if found.errors:
         raise Invalid(issues=found.errors)
     return entries, found.warnings
@@ -133,8 +135,10 @@ def _bare(entry: Json) -> Json:
 class _Envelope:
     """What has to be compared between the entries."""
 
-    def __init__(self, strict: bool, base: str) -> None:
+    def __init__(self, strict: bool, base: str, apart: bool) -> None:
         self.strict = strict
+        self.apart = apart
+        """Whether each entry is for itself, so that two may change the same resource."""
         self.base = f"{base.rstrip('/')}/" if base else ""
         self.full_urls: set[str] = set()
         self.targets: set[tuple[str | None, str]] = set()
@@ -259,7 +263,7 @@ class _Envelope:
             found.add(OTHER_ID, path)
         if read.id is not None and read.method in ("PUT", "PATCH", "DELETE"):
             target = (read.resource_type, read.id)
-            if target in self.targets:
+            if target in self.targets and not self.apart:
                 found.add(REPEATED_TARGET, path)
             self.targets.add(target)
 
