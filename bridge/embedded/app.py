@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,12 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from bridge.embedded import model, web
+from bridge.embedded import model, owner_routes, routes, web
 from bridge.embedded.access import Caller, hashed_access_keys
 from bridge.embedded.adapter import IN_PROCESS
 from bridge.embedded.auth import JWT_SECONDS, Authentication
 from bridge.embedded.documents import Documents
 from bridge.embedded.errors import LoginFailed, Refused
-from bridge.embedded.routes import all_routes
 from bridge.embedded.store import Store
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
@@ -49,10 +49,11 @@ class EmbeddedApp(Flask):
         return super().wsgi_app(environ, start_response)
 
     def handle_exception(self, e: Exception) -> Response:
-        """Raises the error again for in-process callers; answers 500 over HTTP."""
+        """Raises the error again for in-process callers; over HTTP answers 500 and logs where, without values."""
         if request.environ.get(IN_PROCESS):
             raise e
-        log.error("%s %s failed: %s", request.method, request.endpoint, type(e).__name__, exc_info=e)
+        where = "".join(traceback.format_tb(e.__traceback__))
+        log.error("%s %s failed: %s\n%s", request.method, request.endpoint, type(e).__name__, where)
         return web.json({"message": "Internal server error"}, 500)
 
 
@@ -90,9 +91,8 @@ def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bo
     def http_error(error: HTTPException) -> Response:
         return web.json({"message": error.name}, error.code or 500)
 
-    app.register_blueprint(_session_routes())
-    for routes in all_routes():
-        app.register_blueprint(routes)
+    for blueprint in (_session_routes(), *routes.all_routes(), *owner_routes.all_routes()):
+        app.register_blueprint(blueprint)
     return app
 
 
@@ -112,9 +112,9 @@ def _caller() -> Caller:
 
 
 def _session_routes() -> Blueprint:
-    routes = Blueprint("session", __name__, url_prefix="/rest/v2")
+    session = Blueprint("session", __name__, url_prefix=PREFIX)
 
-    @routes.post("/auth/login")
+    @session.post("/auth/login")
     def login() -> Response:
         credentials = model.read(CREDENTIALS, web.body())
         if "username" not in credentials or "password" not in credentials:
@@ -127,29 +127,29 @@ def _session_routes() -> Blueprint:
             )
         )
 
-    @routes.post("/auth/refresh")
+    @session.post("/auth/refresh")
     def refresh() -> Response:
         return web.json(web.authentication().refresh(_refresh_token()))
 
-    @routes.post("/auth/switch/<group>")
+    @session.post("/auth/switch/<group>")
     def switch(group: str) -> Response:
         return web.json(web.authentication().switch(_refresh_token(), group))
 
-    @routes.get("/auth/logout")
+    @session.get("/auth/logout")
     def logout() -> Response:
         return web.json({"successful": True})
 
-    routes.add_url_rule("/auth/logout", "logout_post", logout, methods=["POST"])
+    session.add_url_rule("/auth/logout", "logout_post", logout, methods=["POST"])
 
-    @routes.get("/icure/v")
+    @session.get("/icure/v")
     def version() -> Response:
         return Response(VERSION, content_type="text/plain")
 
-    @routes.get("/icure/ok")
+    @session.get("/icure/ok")
     def alive() -> Response:
         return Response("true", content_type="text/plain")
 
-    return routes
+    return session
 
 
 def _refresh_token() -> str:

@@ -6,14 +6,15 @@ failed is left out of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from bridge.embedded import completion, entities
 from bridge.embedded.access import Caller
 from bridge.embedded.auth import ancestors, now_ms
 from bridge.embedded.entities import DELEGATED, EntityType
-from bridge.embedded.errors import AccessDenied, BadRequest, Illegal, Stale, Unknown
+from bridge.embedded.errors import AccessDenied, BadRequest, Illegal, Refused, Stale, Unknown
 from bridge.embedded.model import Entity, read
 from bridge.embedded.store import Document, Store, View, Writing
 
@@ -78,7 +79,7 @@ class Documents:
 
     def create_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
         """Returns the documents made; ids that are taken are left out."""
-        created = [self._new(entity_type, one) for one in _array(sent)]
+        created = [self._new(entity_type, one) for one in array(sent)]
         saved = []
         with self.store.writing() as writing:
             for entity in created:
@@ -113,7 +114,7 @@ class Documents:
 
     def modify_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
         """Returns the changed documents; unknown, stale and inaccessible ones are left out."""
-        changed = [self._changed(entity_type, one) for one in _array(sent)]
+        changed = [self._changed(entity_type, one) for one in array(sent)]
         saved = []
         with self.store.writing() as writing:
             for entity in changed:
@@ -159,7 +160,7 @@ class Documents:
 
     def delete_all(self, entity_type: EntityType, revisions: Revisions) -> list[Document]:
         """Returns the documents that were soft-deleted."""
-        return list(self._several(entity_type, revisions, self._delete))
+        return self._several(entity_type, revisions, self._delete)
 
     @staticmethod
     def _delete(writing: Writing, entity_type: EntityType, document: Document) -> Document:
@@ -171,7 +172,7 @@ class Documents:
 
     def undelete_all(self, entity_type: EntityType, revisions: Revisions) -> list[Document]:
         """Returns the documents that are no longer deleted."""
-        return list(self._several(entity_type, revisions, self._undelete))
+        return self._several(entity_type, revisions, self._undelete)
 
     @staticmethod
     def _undelete(writing: Writing, entity_type: EntityType, document: Document) -> Document:
@@ -185,7 +186,7 @@ class Documents:
 
     def purge_all(self, entity_type: EntityType, revisions: Revisions) -> list[Document]:
         """Returns the documents, as they were, that were removed for good."""
-        return list(self._several(entity_type, revisions, self._purge))
+        return self._several(entity_type, revisions, self._purge)
 
     @staticmethod
     def _purge(writing: Writing, entity_type: EntityType, document: Document) -> Document:
@@ -214,17 +215,21 @@ class Documents:
         entity_type: EntityType,
         revisions: Revisions,
         change: Callable[[Writing, EntityType, Document], Document],
-    ) -> Iterator[Document]:
+    ) -> list[Document]:
+        changed = []
         with self.store.writing() as writing:
             for entity_id, rev in revisions:
                 document = writing.get(entity_type, entity_id)
                 if document is None or rev not in (None, document.rev):
                     continue
                 if self.may_write(entity_type, document):
-                    yield change(writing, entity_type, document)
+                    with suppress(Refused):
+                        changed.append(change(writing, entity_type, document))
+        return changed
 
 
-def _array(sent: Any) -> list[Any]:
+def array(sent: Any) -> list[Any]:
+    """Returns the items of a batch; raises `BadRequest` when it is none."""
     if type(sent) is not list:
         raise BadRequest("the body must be an array")
     return sent

@@ -1,7 +1,6 @@
 """The predicates that a filter chain applies to whole entities.
 
-Facts: https://github.com/icure's REST API; a comparison with null on the left is false, `LIKE` is a regular
-expression for the whole text.
+Facts: a comparison with null on the left is false; `LIKE` is about the whole text.
 """
 
 from __future__ import annotations

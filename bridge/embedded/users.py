@@ -7,10 +7,10 @@ password on the way in and `*` on the way out, where `*` in means "as it is".
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from bridge.embedded import completion
-from bridge.embedded.access import Caller
 from bridge.embedded.auth import (
     GROUP,
     find_user,
@@ -19,8 +19,8 @@ from bridge.embedded.auth import (
     store_password,
     store_token,
 )
-from bridge.embedded.documents import Documents, Revisions
-from bridge.embedded.entities import USER
+from bridge.embedded.documents import Documents, array
+from bridge.embedded.entities import USER, EntityType
 from bridge.embedded.errors import AccessDenied, BadRequest, Refused, Stale, Unknown
 from bridge.embedded.model import Entity, read
 from bridge.embedded.store import Document, View, Writing
@@ -32,32 +32,103 @@ BY_SERVER = ("authenticationTokens", "systemMetadata", "passwordHash", "created"
 BY_ADMINS = ("status", "healthcarePartyId", "patientId", "deviceId", "type", "roles")
 
 
-def create(documents: Documents, sent: Any) -> Document:
-    """Returns the user made; raises `BadRequest`, `AccessDenied` or `Stale`."""
-    documents.caller.require_admin()
-    user, password = _new(sent)
-    with documents.store.writing() as writing:
-        if writing.get(USER, user["id"]) is not None:
-            raise Stale(f"there is already a user with id {user['id']}")
-        return write_new(writing, user, password)
+class Accounts(Documents):
+    """The users of a store, as one caller may use them."""
 
+    def create(self, entity_type: EntityType, sent: Any) -> Document:
+        """Returns the user made; raises `BadRequest`, `AccessDenied` or `Stale`."""
+        self.caller.require_admin()
+        user, password = _new(sent)
+        with self.store.writing() as writing:
+            if writing.get(USER, user["id"]) is not None:
+                raise Stale(f"there is already a user with id {user['id']}")
+            return write_new(writing, user, password)
 
-def create_all(documents: Documents, sent: Any) -> list[Document]:
-    """Returns the users made; those whose id or names are taken are left out."""
-    documents.caller.require_admin()
-    if type(sent) is not list:
-        raise BadRequest("the body must be an array")
-    users = [_new(one) for one in sent]
-    for member, _ in (*NAMES, ("id", "")):
-        names = [user[member] for user, _ in users if member in user]
-        if len(names) != len(set(names)):
-            raise BadRequest(f"two users of the batch have the same {member}")
-    made = []
-    with documents.store.writing() as writing:
-        for user, password in users:
-            if writing.get(USER, user["id"]) is None and _taken(writing, user) is None:
-                made.append(write_new(writing, user, password))
-    return made
+    def create_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
+        """Returns the users made; those whose id or names are taken are left out."""
+        self.caller.require_admin()
+        users = [_new(one) for one in array(sent)]
+        for member in ("id", *(name for name, _ in NAMES)):
+            names = [user[member] for user, _ in users if member in user]
+            if len(names) != len(set(names)):
+                raise BadRequest(f"two users of the batch have the same {member}")
+        made = []
+        with self.store.writing() as writing:
+            for user, password in users:
+                if writing.get(USER, user["id"]) is None and _taken(writing, user) is None:
+                    made.append(write_new(writing, user, password))
+        return made
+
+    def modify(self, entity_type: EntityType, sent: Any) -> Document:
+        """Returns the changed user; raises `Unknown`, `Stale`, `AccessDenied` or `BadRequest`."""
+        user = _changed(sent)
+        with self.store.writing() as writing:
+            return self._write_changed(writing, user)
+
+    def modify_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
+        """Returns the changed users; those that cannot be changed are left out."""
+        users = [_changed(one) for one in array(sent)]
+        saved = []
+        with self.store.writing() as writing:
+            for user in users:
+                with suppress(Refused):
+                    saved.append(self._write_changed(writing, user))
+        return saved
+
+    def _write_changed(self, writing: Writing, user: Entity) -> Document:
+        previous = writing.get(USER, user["id"])
+        if previous is None:
+            raise Unknown(f"User {user['id']} does not exist")
+        if not self.may_read(USER, previous):
+            raise AccessDenied()
+        if previous.rev != user["rev"]:
+            raise Stale(f"Outdated revision for user {user['id']}")
+        known = previous.entity
+        password = user.pop("passwordHash", KEPT)
+        for member in BY_SERVER if self.caller.admin else (*BY_SERVER, *BY_ADMINS):
+            user.pop(member, None)
+            if member in known:
+                user[member] = known[member]
+        settle(user, known)
+        _check_free(writing, user, known)
+        if password != KEPT:
+            store_password(writing, user["id"], password)
+            user["passwordHash"] = KEPT
+        return writing.save(USER, user, previous)
+
+    @staticmethod
+    def _undelete(writing: Writing, entity_type: EntityType, document: Document) -> Document:
+        _check_free(writing, document.entity)
+        return Documents._undelete(writing, entity_type, document)
+
+    def create_token(self, name: str, key: str, seconds: int, token: str | None) -> str:
+        """Returns a new token of a user, in clear for the only time; it replaces the one with the same key."""
+        token = token or new_token()
+        with self.store.writing() as writing:
+            document = self._own(writing, name)
+            if document.deleted:
+                raise Unknown("there is no such user")
+            user = document.entity
+            store_token(writing, user, key, token, seconds)
+            writing.save(USER, user, document)
+        return token
+
+    def _own(self, view: View, name: str) -> Document:
+        """Returns the user under this name; who is no administrator learns of no other than itself."""
+        try:
+            document = find_user(view, name)
+        except Unknown:
+            self.caller.require_admin()
+            raise
+        if document.id != self.caller.user_id:
+            self.caller.require_admin()
+        return document
+
+    def found_by(self, member: str, value: str) -> list[Document]:
+        """Returns the users with this value that the caller may see."""
+        with self.store.reading() as view:
+            ids = view.found(f"user.{member}", value)
+        return self.read_all(USER, ids)
 
 
 def _new(sent: Any) -> tuple[Entity, str | None]:
@@ -99,37 +170,19 @@ def _taken(view: View, user: Entity, previous: Entity | None = None) -> str | No
     return None
 
 
-def write_new(writing: Writing, user: Entity, password: str | None) -> Document:
-    """Returns the user, stored with its password; raises `BadRequest` when a name is taken."""
-    taken = _taken(writing, user)
+def _check_free(view: View, user: Entity, previous: Entity | None = None) -> None:
+    taken = _taken(view, user, previous)
     if taken is not None:
         raise BadRequest(taken)
+
+
+def write_new(writing: Writing, user: Entity, password: str | None) -> Document:
+    """Returns the user, stored with its password; raises `BadRequest` when a name is taken."""
+    _check_free(writing, user)
     if password is not None:
         store_password(writing, user["id"], password)
         user["passwordHash"] = KEPT
     return writing.save(USER, user, None)
-
-
-def modify(documents: Documents, sent: Any) -> Document:
-    """Returns the changed user; raises `Unknown`, `Stale`, `AccessDenied` or `BadRequest`."""
-    user = _changed(sent)
-    with documents.store.writing() as writing:
-        return _write_changed(documents, writing, user)
-
-
-def modify_all(documents: Documents, sent: Any) -> list[Document]:
-    """Returns the changed users; those that cannot be changed are left out."""
-    if type(sent) is not list:
-        raise BadRequest("the body must be an array")
-    users = [_changed(one) for one in sent]
-    saved = []
-    with documents.store.writing() as writing:
-        for user in users:
-            try:
-                saved.append(_write_changed(documents, writing, user))
-            except Refused:
-                continue
-    return saved
 
 
 def _changed(sent: Any) -> Entity:
@@ -138,91 +191,6 @@ def _changed(sent: Any) -> Entity:
     if "rev" not in user:
         raise BadRequest("An entity with a null revision is not valid for modification")
     return user
-
-
-def _write_changed(documents: Documents, writing: Writing, user: Entity) -> Document:
-    previous = writing.get(USER, user["id"])
-    if previous is None:
-        raise Unknown(f"User {user['id']} does not exist")
-    if not documents.may_read(USER, previous):
-        raise AccessDenied()
-    if previous.rev != user["rev"]:
-        raise Stale(f"Outdated revision for user {user['id']}")
-    known = previous.entity
-    password = user.pop("passwordHash", KEPT)
-    for member in BY_SERVER if documents.caller.admin else (*BY_SERVER, *BY_ADMINS):
-        user.pop(member, None)
-        if member in known:
-            user[member] = known[member]
-    settle(user, known)
-    taken = _taken(writing, user, known)
-    if taken is not None:
-        raise BadRequest(taken)
-    if password != KEPT:
-        store_password(writing, user["id"], password)
-        user["passwordHash"] = KEPT
-    return writing.save(USER, user, previous)
-
-
-def undelete(documents: Documents, user_id: str, rev: str) -> Document:
-    """Returns the user, no longer deleted; raises `BadRequest` when its names were taken meanwhile."""
-    documents.caller.require_admin()
-    with documents.store.writing() as writing:
-        previous = writing.get(USER, user_id)
-        if previous is None:
-            raise Unknown(f"User {user_id} does not exist")
-        if rev != previous.rev:
-            raise Stale(f"Outdated revision for user {user_id}")
-        user = previous.entity
-        user.pop("deletionDate", None)
-        taken = _taken(writing, user)
-        if taken is not None:
-            raise BadRequest(taken)
-        return writing.save(USER, user, previous)
-
-
-def undelete_all(documents: Documents, revisions: Revisions) -> list[Document]:
-    """Returns the users that are no longer deleted; those that cannot be are left out."""
-    restored = []
-    for user_id, rev in revisions:
-        try:
-            restored.append(undelete(documents, user_id, rev or ""))
-        except (BadRequest, Stale, Unknown):
-            continue
-    return restored
-
-
-def create_token(documents: Documents, name: str, key: str, seconds: int, token: str | None) -> str:
-    """Returns a new token of a user, in clear for the only time; it replaces the one with the same key."""
-    token = token or new_token()
-    with documents.store.writing() as writing:
-        document = _own(writing, documents.caller, name)
-        if document.deleted:
-            raise Unknown("there is no such user")
-        user = document.entity
-        store_token(writing, user, key, token, seconds)
-        writing.save(USER, user, document)
-    return token
-
-
-def _own(view: View, caller: Caller, name: str) -> Document:
-    """Returns the user under this name; a caller that is no administrator learns of no other than itself."""
-    try:
-        document = find_user(view, name)
-    except Unknown:
-        caller.require_admin()
-        raise
-    if document.id != caller.user_id:
-        caller.require_admin()
-    return document
-
-
-def found_by(documents: Documents, member: str, value: str) -> list[Document]:
-    """Returns the users with this value that the caller may see."""
-    with documents.store.reading() as view:
-        ids = view.found(f"user.{member}", value)
-        found = view.get_all(USER, ids).values()
-    return [document for document in found if documents.may_read(USER, document)]
 
 
 def group_of(user: Entity) -> Entity:

@@ -13,6 +13,7 @@ from bridge.embedded.documents import Documents, Revisions
 from bridge.embedded.errors import BadRequest
 from bridge.embedded.model import MAX_INTEGER, Entity, Shape, each, read, strings, text
 from bridge.embedded.store import Document
+from bridge.embedded.users import Accounts
 
 DEFAULT_LIMIT = 1000
 IDS = Shape().has(strings, "ids")
@@ -23,6 +24,11 @@ def documents() -> Documents:
     """Returns the documents as the caller of this request may use them."""
     found: Documents = g.documents
     return found
+
+
+def accounts() -> Accounts:
+    """Returns the users as the caller of this request may use them."""
+    return Accounts(documents().store, documents().caller)
 
 
 def authentication() -> Authentication:
