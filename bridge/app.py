@@ -18,7 +18,7 @@ from bridge.embedded import create_app as create_embedded
 from bridge.embedded.adapter import InProcess
 from bridge.keychain import Keychain
 from bridge.routes import fhir, health, keychain
-from bridge.routes.answers import refuse
+from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
 from bridge.state import Sqlite, State, deployment_secret
 from bridge.upstream import Upstream
@@ -52,6 +52,7 @@ def create_app(config: Config) -> Flask:
         CORS(
             app, resources=r"/rest/(fhir|icdx)/.*", origins=list(config.cors_origins), expose_headers=EXPOSED
         )
+    app.after_request(packed)
     logs.watch(app)
     _handle_errors(app)
     return app

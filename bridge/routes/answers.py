@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, cast
@@ -10,13 +12,15 @@ from typing import Any, cast
 from flask import Response, current_app, g, request
 
 from bridge import wire
-from bridge.errors import Invalid, Issue, explain, outcome
+from bridge.errors import Invalid, Issue, TooLarge, UnsupportedMediaType, explain, outcome
 from bridge.interactions import Answer
 from bridge.scope import Bridge, Scope
 from mappings.values import Resource
 
 FHIR_BASE = "/rest/fhir/r4"
 MOST_WARNINGS = 20
+SMALL_BYTES = 1024
+"""Smaller responses are not packed."""
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
 
 
@@ -78,6 +82,44 @@ def write(answer: Answer) -> Response:
         body = outcome(warnings or [Issue("informational", "All is well.", severity="information")])
         warnings = ()
     return fhir(body, answer.status, headers, warnings)
+
+
+def body() -> bytes:
+    """Returns the body of the request, unpacked when it was sent with gzip.
+
+    Raises `TooLarge` for one that is larger than allowed when unpacked, `UnsupportedMediaType` for another encoding.
+    """
+    sent = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return sent
+    if encoding != "gzip":
+        raise UnsupportedMediaType("A body is sent as it is, or with gzip.")
+    most = bridge().config.max_body_bytes
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        plain = unpacking.decompress(sent, most + 1)
+    except zlib.error as e:
+        raise Invalid("The body is not gzip.") from e
+    if len(plain) > most:
+        raise TooLarge()
+    if not unpacking.eof:
+        raise Invalid("The body is not whole gzip.")
+    return plain
+
+
+def packed(response: Response) -> Response:
+    """Returns the response with gzip where the caller takes it and it pays.
+
+    The weak ETag stays: it names the version, not the bytes.
+    """
+    response.vary.add("Accept-Encoding")
+    small = (response.content_length or 0) < SMALL_BYTES
+    if small or response.direct_passthrough or not request.accept_encodings["gzip"]:
+        return response
+    response.set_data(gzip.compress(response.get_data(), compresslevel=5, mtime=0))
+    response.headers["Content-Encoding"] = "gzip"
+    return response
 
 
 def write_unless_known(answer: Answer) -> Response:

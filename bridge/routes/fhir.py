@@ -17,6 +17,7 @@ from bridge.routes.answers import (
     FHIR_BASE,
     arguments,
     base_url,
+    body,
     bridge,
     fhir,
     if_match,
@@ -158,9 +159,7 @@ def _condition() -> str:
 
 def _patch() -> Patch:
     config = bridge().config
-    return read_patch(
-        request.get_data(cache=False), request.headers.get("Content-Type", ""), config.max_body_bytes
-    )
+    return read_patch(body(), request.headers.get("Content-Type", ""), config.max_body_bytes)
 
 
 def _incoming(asked: Scope, resource_type: str) -> Incoming:
@@ -171,4 +170,4 @@ def _incoming(asked: Scope, resource_type: str) -> Incoming:
 
 
 def _body() -> Resource:
-    return wire.parse(request.get_data(cache=False))
+    return wire.parse(body())

@@ -9,7 +9,7 @@ from bridge.auth import Caller, Credential
 from bridge.errors import Invalid
 from bridge.homes import instant
 from bridge.keychain import Loaded
-from bridge.routes.answers import bridge
+from bridge.routes.answers import body, bridge
 
 bp = Blueprint("keychain", __name__, url_prefix="/rest/icdx/v1/keychain")
 
@@ -18,8 +18,8 @@ bp = Blueprint("keychain", __name__, url_prefix="/rest/icdx/v1/keychain")
 def load(data_owner_id: str) -> Response:
     """Adds a private key to the caller's keychain; the key is never answered, logged or written in clear."""
     caller, credential = _caller()
-    body = wire.parse(request.get_data(cache=False))
-    key = body.get("key")
+    sent = wire.parse(body())
+    key = sent.get("key")
     if not isinstance(key, str):
         raise Invalid('The body must be {"key": "<PKCS#8: hex of DER, PEM, or base64 of DER>"}.', "key")
     return _told(bridge().keychain.load(caller, credential, data_owner_id, key), one=True)
