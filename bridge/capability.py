@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.config import Config
-from bridge.search import PARAMETERS
+from bridge.search import parameters
 from mappings import REGISTRY
 from mappings.values import Resource
 
@@ -88,4 +88,18 @@ def _resource(resource_type: str) -> dict[str, Any]:
             }
             for name, parameter in PARAMETERS[resource_type].items()
         ],
+    }
+
+
+def smart(base: str) -> dict[str, Any]:
+    """Returns the SMART configuration: no OAuth of our own. http://hl7.org/fhir/smart-app-launch/conformance.html"""
+    return {
+        "issuer": base,
+        "capabilities": [],
+        "grant_types_supported": [],
+        "code_challenge_methods_supported": [],
+        "scopes_supported": [],
+        "documentation": (
+            "This server has no authorization endpoint. Send the iCure login with Basic, or an iCure JWT with Bearer."
+        ),
     }

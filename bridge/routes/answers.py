@@ -12,6 +12,7 @@ from typing import Any, cast
 from flask import Response, current_app, g, request
 
 from bridge import wire
+from bridge.auth import Caller
 from bridge.errors import Invalid, Issue, TooLarge, UnsupportedMediaType, explain, outcome
 from bridge.interactions import Answer
 from bridge.scope import Bridge, Scope
@@ -32,6 +33,12 @@ def bridge() -> Bridge:
 def scope() -> Scope:
     """Returns the scope of this request's caller. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
     return bridge().scope(request.headers.get("Authorization"), base_url())
+
+
+def logged_in() -> Caller:
+    """Returns this request's caller, whether or not its keys are open. Raises `NotLoggedIn`, `Forbidden`."""
+    authenticator = bridge().authenticator
+    return authenticator.identify(authenticator.credential(request.headers.get("Authorization")))
 
 
 def base_url() -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from bridge import bundle as bundles
-from bridge import interactions, search, wire
-from bridge.capability import capability_statement
+from bridge import interactions, operations, search, wire
+from bridge.capability import capability_statement, smart
 from bridge.errors import Invalid, NotFound
 from bridge.homes import supported
 from bridge.patch import JSON_PATCH, Patch, read_patch
@@ -21,6 +21,7 @@ from bridge.routes.answers import (
     bridge,
     fhir,
     if_match,
+    logged_in,
     preferences,
     scope,
     write,
@@ -48,6 +49,12 @@ def negotiate() -> None:
 def metadata() -> Response:
     """FHIR capabilities. https://hl7.org/fhir/R4/http.html#capabilities"""
     return fhir(capability_statement(bridge().config, base_url()))
+
+
+@bp.get("/.well-known/smart-configuration")
+def smart_configuration() -> Response:
+    """What this server has of SMART App Launch: it issues no tokens; iCure does."""
+    return jsonify(smart(base_url()))
 
 
 @bp.post("", strict_slashes=False)
@@ -78,6 +85,16 @@ def create(resource_type: str) -> Response:
     if condition is None:
         return write(interactions.create(asked, one))
     return write(interactions.create_unless(asked, one, condition))
+
+
+@bp.post("/<resource_type>/$validate")
+@bp.post("/<resource_type>/<logical_id>/$validate")
+def validate(resource_type: str, logical_id: str | None = None) -> Response:
+    """FHIR $validate. https://hl7.org/fhir/R4/resource-operation-validate.html"""
+    supported(resource_type)
+    logged_in()
+    strict = bridge().config.validation == "strict"
+    return fhir(operations.validate(_body(), resource_type, logical_id, strict=strict))
 
 
 @bp.get("/<resource_type>/<logical_id>")
