@@ -14,7 +14,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from bridge.patch import JSON_PATCH
-from bridge.search import PARAMETERS
+from bridge.search import parameters
 from bridge.wire import FHIR_JSON
 from mappings import REGISTRY
 
@@ -115,7 +115,7 @@ def _path_parameters(rule: Rule) -> list[Schema]:
 def _search_parameters(endpoint: str, kind: str | None) -> list[Schema]:
     if endpoint != "search_type" or kind is None:
         return []
-    names = [*PARAMETERS[kind], "_count"]
+    names = [*parameters(kind), "_count"]
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 
