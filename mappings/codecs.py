@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mappings.engine import Codec, Context, MappingError
+from mappings.engine import Codec, Context, MappingError, said_over
 from mappings.residue import align
 from mappings.values import Entity, Json, Number
 
@@ -137,12 +137,17 @@ class Record:
         for fhir, icure, codec in self._members:
             member = value.get(fhir)
             if member is not None:
-                inner = codec.to_icure(member, old.get(icure), context)
+                inner = said_over(codec, member, old.get(icure), context)
                 if inner is not None:
                     said[icure] = inner
         if not said:
             return None
-        return {**{n: v for n, v in old.items() if n not in self._owned}, **said} if old else said
+        return {**self._rest(old, context), **said} if old else said
+
+    def _rest(self, old: Entity, context: Context) -> Entity:
+        """Returns what the record does not own, or cannot say in FHIR."""
+        mute = {n for _, n, codec in self._members if n in old and codec.to_fhir(old[n], context) is None}
+        return {n: v for n, v in old.items() if n not in self._owned or n in mute}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the object, None when it says nothing."""
@@ -166,13 +171,16 @@ def record(**members: Codec) -> Record:
 
 
 class Each:
-    """A list with one codec for its members; over an existing list, members are aligned by content."""
+    """A list with one codec for its members.
+
+    Over an existing list, members are aligned by content, and what says nothing in FHIR stays.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the list, None when it would be empty. Equal members collapse where iCure has a set."""
+        """Returns the list, None when it would be empty."""
         values = [v for v in value or () if v is not None]
         old = list(onto or ())
         if not old:
@@ -180,13 +188,10 @@ class Each:
             return [s for s in said if s is not None] or None
         naturals = [self._codec.to_fhir(o, context) for o in old]
         pairs = align(values, naturals)
-        said = []
-        for i, v in enumerate(values):
-            under = old[pairs[i]] if i in pairs else None
-            said.append(
-                under if i in pairs and naturals[pairs[i]] == v else self._codec.to_icure(v, under, context)
-            )
-        return [s for s in said if s is not None] or None
+        under = (old[pairs[i]] if i in pairs else None for i in range(len(values)))
+        said = [said_over(self._codec, v, o, context) for v, o in zip(values, under, strict=True)]
+        mute = [o for o, natural in zip(old, naturals, strict=True) if natural is None]
+        return [s for s in (*said, *mute) if s is not None] or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the list, None when it says nothing."""

@@ -12,7 +12,9 @@ from mappings.codecs import (
     Function,
     code,
     date_time,
+    decimal,
     distinct,
+    each,
     from_double,
     logical_id,
     record,
@@ -21,11 +23,10 @@ from mappings.codecs import (
     to_double,
     uri,
 )
-from mappings.engine import Codec, Context
+from mappings.engine import DEFAULT, Codec, Context, said_over
 from mappings.values import Entity, Json, Resource
 
 UCUM = "http://unitsofmeasure.org"
-COMPARATORS = ("<", "<=", ">=", ">")
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 
 
@@ -58,6 +59,9 @@ def coding(stub: Entity) -> Resource | None:
     return {name: said for name, said in members.items() if said is not None} or None
 
 
+_CODE = (("system", "type"), ("code", "code"), ("version", "version"))
+
+
 class Codings:
     """Codings as a set of CodeStubs, with one `context` for those that are written."""
 
@@ -68,23 +72,30 @@ class Codings:
         self._writes = writes
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the CodeStubs of those codings that have a code."""
+        """Returns the CodeStubs of those codings that have a code, and those that say nothing in FHIR."""
         old = list(onto or ())
-        stubs = []
-        for said in value or ():
-            stub = code_stub(said, self._context) if isinstance(said, dict) else None
-            if stub is not None and self._writes(stub):
-                stubs.append(next((o for o in old if _same_code(o, stub)), stub))
-        return distinct(stubs) or None
+        mute = [stub for stub in old if coding(stub) is None]
+        return distinct([*self.stubs(value, old), *mute]) or None
+
+    def stubs(self, codings: Json, old: list[Entity]) -> list[Entity]:
+        """Returns the CodeStub of each coding that has a code; one that was there stays as it stands."""
+        wanted = (code_stub(said, self._context) for said in codings or ())
+        return [
+            next((o for o in old if self._is(o, stub)), stub)
+            for stub in wanted
+            if stub and self._writes(stub)
+        ]
+
+    def _is(self, one: Entity, stub: Entity) -> bool:
+        if self._context is not None and one.get("context") not in (self._context, None):
+            return False
+        said = coding(one) or {}
+        return all(said.get(f) == stub.get(i) for f, i in _CODE)
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the CodeStubs as Codings."""
         said = [coding(stub) for stub in value or ()]
         return [s for s in said if s is not None] or None
-
-
-def _same_code(one: Entity, other: Entity) -> bool:
-    return all(one.get(m) == other.get(m) for m in ("type", "code", "version", "context"))
 
 
 class FirstCoding:
@@ -160,11 +171,25 @@ IDENTIFIER = Flattened(
 
 # quantities
 
+_AMOUNT = record(value=decimal, comparator=table({c: c for c in ("<", "<=", ">=", ">")}), unit=text)
+_UNIT = ("system", "code")
 
-def unit_codes(quantity: Resource) -> list[Entity] | None:
-    """Returns system and code of a Quantity's unit."""
-    stub = code_stub(quantity)
-    return [stub] if stub else None
+
+class Unit:
+    """System and code of a Quantity's unit as one CodeStub."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the CodeStub as a list."""
+        stub = code_stub(value)
+        return [stub] if stub else None
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns system and code of the first CodeStub."""
+        said = coding(value[0]) if value else None
+        return {n: said[n] for n in _UNIT if n in said} if said and "code" in said else None
+
+
+UNIT = Unit()
 
 
 class Quantity:
@@ -172,38 +197,17 @@ class Quantity:
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns the Measure, None when nothing of it can be said."""
-        said: Entity = {}
-        number = to_double(value.get("value"))
-        if number is not None:
-            said["value"] = number
-        for name in ("unit", "comparator"):
-            if isinstance(value.get(name), str):
-                said[name] = value[name]
-        if codes := unit_codes(value):
-            said["unitCodes"] = codes
-        if not said:
-            return None
-        old = onto if isinstance(onto, dict) else {}
-        return {
-            **{n: v for n, v in old.items() if n not in ("value", "unit", "comparator", "unitCodes")},
-            **said,
-        }
+        old = {n: v for n, v in onto.items() if n != "unitCodes"} if onto else None
+        said = _AMOUNT.to_icure(value, old, context) or {}
+        unit = {n: value[n] for n in _UNIT if n in value}
+        codes = said_over(UNIT, unit, (onto or {}).get("unitCodes"), context)
+        return {**said, "unitCodes": codes} if codes else said or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the Quantity, None when the Measure says nothing."""
-        said: Resource = {}
-        number = from_double(value.get("value"))
-        if number is not None:
-            said["value"] = number
-        if value.get("comparator") in COMPARATORS:
-            said["comparator"] = value["comparator"]
-        if unit := text.said(value.get("unit")):
-            said["unit"] = unit
-        codes = value.get("unitCodes")
-        coded = coding(codes[0]) if codes else None
-        if coded and "code" in coded:
-            said |= {n: coded[n] for n in ("system", "code") if n in coded}
-        return said or None
+        said = _AMOUNT.to_fhir(value, context) or {}
+        unit = UNIT.to_fhir(value.get("unitCodes"), context) or {}
+        return {**said, **unit} or None
 
 
 QUANTITY = Quantity()
@@ -233,45 +237,28 @@ def age_to_fhir(value: Json) -> Json:
     return ends or None
 
 
-_RANGE = record(
-    text__stringValue=text,
-    type__tags=Function(
-        lambda concept: Concepts().to_icure([concept], None, Context()),
-        lambda stubs: (Concepts().to_fhir(stubs, Context()) or [None])[0],
-    ),
-    appliesTo__codes=Concepts(),
-    age=Function(age_to_icure, age_to_fhir),
+def _end_to_fhir(value: Json) -> Json:
+    number = from_double(value)
+    return None if number is None else {"value": number}
+
+
+_END = Function(lambda quantity: to_double(quantity.get("value")), _end_to_fhir)
+_CONCEPTS = Concepts()
+
+RANGES = each(
+    record(
+        low=_END,
+        high=_END,
+        text__stringValue=text,
+        type__tags=Function(
+            lambda concept: _CONCEPTS.to_icure([concept], None, DEFAULT),
+            lambda stubs: (_CONCEPTS.to_fhir(stubs, DEFAULT) or [None])[0],
+        ),
+        appliesTo__codes=_CONCEPTS,
+        age=Function(age_to_icure, age_to_fhir),
+    )
 )
-
-
-class ReferenceRanges:
-    """The reference ranges of a Measure: plain numbers, in the unit of the value."""
-
-    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the ranges, each with what can be said of it."""
-        said = []
-        for each_range in value or ():
-            one = _RANGE.to_icure(each_range, None, context) or {}
-            for name in ("low", "high"):
-                end = each_range.get(name)
-                number = to_double(end.get("value")) if isinstance(end, dict) else None
-                if number is not None:
-                    one[name] = number
-            said.append(one)
-        return said or None
-
-    def to_fhir(self, value: Json, context: Context, unit: Resource | None = None) -> Json:
-        """Returns the ranges; low and high have the unit of the value."""
-        said = []
-        for each_range in value or ():
-            one = _RANGE.to_fhir(each_range, context) or {}
-            for name in ("low", "high"):
-                number = from_double(each_range.get(name))
-                if number is not None:
-                    one[name] = {"value": number, **(unit or {})}
-            if one:
-                said.append(one)
-        return said or None
+"""Reference ranges: plain numbers, in the unit of the value."""
 
 
 def referenced(value: Json, types: tuple[str, ...], context: Context) -> str | None:

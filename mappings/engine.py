@@ -1,8 +1,8 @@
 """The two-way mapping engine: a table of rows, run in both directions, and the keep rule.
 
-Strategy: a `Codec` says one element both ways, a `Row` puts it between a FHIR element and an iCure property, a `Mapping` is
-a table of rows. What the table alone reads from an entity is what iCure says; what it cannot say is the residue
-(`mappings.residue`). A property that no row owns is never touched.
+Strategy: a `Codec` says one element both ways, a `Row` puts it between a FHIR element and an iCure property, a
+`Mapping` is a table of rows. What the table alone reads from an entity is what iCure says; what it cannot say is the
+residue (`mappings.residue`). A property that no row owns is never touched.
 
 Rule: a codec may be lossy but is stable: a second trip changes nothing. It returns None for what it cannot say.
 """
@@ -64,6 +64,31 @@ class Codec(Protocol):
         """Returns what the property says in FHIR; None when that is nothing."""
 
 
+def said_over(codec: Codec, value: Json, onto: Json, context: Context) -> Json:
+    """Returns what stands there if it already says all that the codec can say of the value; else what that says."""
+    if not onto:
+        return codec.to_icure(value, onto, context)
+    there = codec.to_fhir(onto, context)
+    if there == value or (there is None and not value and value is not False):
+        return onto
+    if there is not None and _covers(value, there):
+        anew = codec.to_icure(value, None, context)
+        if anew is None or _covers(there, codec.to_fhir(anew, context)):
+            return onto
+    return codec.to_icure(value, onto, context)
+
+
+def _covers(value: Json, part: Json) -> bool:
+    """Whether all that `part` says stands in `value`."""
+    if part is None:
+        return True
+    if isinstance(part, dict) and isinstance(value, dict):
+        return all(name in value and _covers(value[name], inner) for name, inner in part.items())
+    if isinstance(part, list) and isinstance(value, list):
+        return len(part) == len(value) and all(map(_covers, value, part))
+    return bool(value == part)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One fact: elements of the resource, properties of the entity, and how one becomes the other.
@@ -96,15 +121,15 @@ class Row:
         """Returns the properties, None for one that is to be absent."""
         value = resource.get(self.fhir[0]) if len(self.fhir) == 1 else _some(resource, self.fhir)
         if len(self.icure) > 1:
-            said = self.codec.to_icure(value, _some(onto, self.icure), context) or {}
+            said = said_over(self.codec, value, _some(onto, self.icure), context) or {}
             return {name: said.get(name) for name in self.icure}
         name = self.icure[0]
         old = onto.get(name)
         if self.where is None:
-            return {name: self.codec.to_icure(value, old, context)}
+            return {name: said_over(self.codec, value, old, context)}
         mine = [member for member in old or () if self.where(member)]
         others = [member for member in old or () if not self.where(member)]
-        return {name: others + (self.codec.to_icure(value, mine, context) or []) or None}
+        return {name: others + (said_over(self.codec, value, mine, context) or []) or None}
 
 
 def _some(members: Members[str, Json], names: tuple[str, ...]) -> dict[str, Json]:

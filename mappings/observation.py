@@ -1,7 +1,7 @@
 """FHIR Observation and iCure Service.
 
-Facts: https://hl7.org/fhir/R4/observation.html. A Service keeps codes, tags, label, dates, identifiers, links and who is
-responsible in clear; its content is encrypted. iCure's own FHIR-shaped SDK knows an Observation by a tag.
+Facts: https://hl7.org/fhir/R4/observation.html. A Service keeps codes, tags, label, dates, identifiers, links and who
+is responsible in clear; its content is encrypted. iCure's own FHIR-shaped SDK knows an Observation by a tag.
 
 The bridge adds `patientId` to a Service it reads, and takes it off what it writes: the patient is a matter of the
 Contact. It is no property of iCure's.
@@ -16,18 +16,18 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from mappings.codecs import code, each, from_double, from_fuzzy, text, to_double, to_fuzzy
+from mappings.codecs import code, distinct, each, from_double, from_fuzzy, text, to_double, to_fuzzy
 from mappings.datatypes import (
     IDENTIFIER,
     INTERPRETATION,
     QUANTITY,
+    RANGES,
     Codings,
-    ReferenceRanges,
     coding,
     reference,
     referenced,
 )
-from mappings.engine import WITNESS, Context, Mapping, row
+from mappings.engine import WITNESS, Context, Mapping, row, said_over
 from mappings.residue import align
 from mappings.search import composite, date, quantity, refers, string, token
 from mappings.values import Entity, Json, Resource
@@ -104,8 +104,9 @@ class Categories:
         tags: list[Entity] = []
         for at, concept in enumerate(value or ()):
             where = f"category.{at}" if at else "category"
-            tags += Codings(where).to_icure(concept.get("coding"), onto, context) or []
-        return tags or None
+            tags += Codings(where).stubs(concept.get("coding"), onto or [])
+        mute = [tag for tag in onto or () if coding(tag) is None]
+        return distinct([*tags, *mute]) or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns a concept for each context."""
@@ -140,10 +141,10 @@ class Code:
         codings = [c for c in (value or {}).get("coding") or () if isinstance(c, dict)]
         displays = [c["display"] for c in codings if isinstance(c.get("display"), str)]
         mine = Codings("code").to_icure(codings, [c for c in old if _is_code(c)], context) or []
-        return {
-            "codes": [c for c in old if not _is_code(c)] + mine or None,
-            "label": displays[0] if displays else None,
-        }
+        label = (onto or {}).get("label")
+        if displays or label != (value or {}).get("text"):
+            label = displays[0] if displays else None
+        return {"codes": [c for c in old if not _is_code(c)] + mine or None, "label": label}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the code; from a Service without any code, its label as text."""
@@ -166,7 +167,7 @@ def _is_code(stub: Entity) -> bool:
 class Effective:
     """`effective[x]` as valueDate, openingDate and closingDate.
 
-    A Service always has dates: where FHIR says none, it gets the time of issue or of writing, and the residue remembers.
+    A Service always has dates: where FHIR says none, it gets those of issue or of writing, and the residue remembers.
     """
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
@@ -184,14 +185,17 @@ class Effective:
         return {"valueDate": start, "openingDate": start, "closingDate": end}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns a Period when there is an end, else a dateTime."""
+        """Returns a Period when there is an end, else a dateTime.
+
+        A start has two dates in iCure. Which one an iCure client edited shows by the witness.
+        """
         at, opening = value.get("valueDate"), value.get("openingDate")
         closing = from_fuzzy(value.get("closingDate"), context)
+        then = value.get(WITNESS, {}).get("valueDate")
         if closing is None:
-            said = from_fuzzy(at or opening, context)
+            said = from_fuzzy(opening if then == at and opening else at or opening, context)
             return {"effectiveDateTime": said} if said else None
-        then = value.get(WITNESS, {})
-        start = from_fuzzy(at if "valueDate" in then and at != then["valueDate"] else opening or at, context)
+        start = from_fuzzy(at if then is not None and at != then else opening or at, context)
         return {"effectivePeriod": {**({"start": start} if start else {}), "end": closing}}
 
 
@@ -243,12 +247,13 @@ class Members:
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns all links, those of this kind anew."""
         links = {k: v for k, v in (onto or {}).items() if k != self._kind}
-        old = {target: key for key, target in ((onto or {}).get(self._kind) or {}).items()}
+        old: dict[str, Json] = (onto or {}).get(self._kind) or {}
+        keys = {target: key for key, target in old.items()}
         targets = [i for i in (referenced(one, ("Observation",), context) for one in value or ()) if i]
-        if targets:
-            links[self._kind] = {
-                old.get(t) or str(uuid.uuid5(_IDS, f"{self._kind}/{t}")): t for t in dict.fromkeys(targets)
-            }
+        said = {keys.get(t) or str(uuid.uuid5(_IDS, f"{self._kind}/{t}")): t for t in dict.fromkeys(targets)}
+        mute = {key: target for key, target in old.items() if reference("Observation", target) is None}
+        if said or mute:
+            links[self._kind] = {**said, **mute}
         return links or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
@@ -422,7 +427,7 @@ _CONTENTS: dict[str, Callable[[Any, Context], Resource | None]] = {
     "instantValue": _of_instant,
 }
 _OURS = frozenset((*_CONTENTS, "compoundValue"))
-VALUES, RANGES = Values(), ReferenceRanges()
+VALUES = Values()
 VALUE_NAMES = tuple(_VALUES)
 
 
@@ -445,7 +450,7 @@ class Contents:
         said = _said_of(content, context)
         parts = [p for key, c in content.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
         if parts:
-            said["component"] = [_component(part, context) for part in parts]
+            said["component"] = [COMPONENT.to_fhir(part, context) for part in parts]
         return said or None
 
 
@@ -461,17 +466,17 @@ def _content_of(value: Resource, old: dict[str, Entity], context: Context) -> di
     measure = content.get("measureValue")
     if measure is not None:
         was = (old.get(key) or {}).get("measureValue") or {}
-        measure = {**{n: v for n, v in was.items() if n not in _MEASURED}, **measure}
-        if ranges := RANGES.to_icure(value.get("referenceRange"), None, context):
-            measure["referenceRanges"] = ranges
-        if severity := _severity(value):
-            measure["severityCode"] = severity
-        content = {"measureValue": measure}
+        measure = QUANTITY.to_icure(value["valueQuantity"], was, context)
+        members = {
+            "referenceRanges": RANGES.to_icure(
+                value.get("referenceRange"), was.get("referenceRanges"), context
+            ),
+            "severityCode": _severity(value),
+        }
+        measure = {n: v for n, v in measure.items() if n not in members}
+        content = {"measureValue": measure | {n: v for n, v in members.items() if v}}
     said[key] = {**said.get(key, {}), **content}
     return said
-
-
-_MEASURED = ("value", "unit", "comparator", "unitCodes", "referenceRanges", "severityCode")
 
 
 def _severity(value: Resource) -> str | None:
@@ -491,8 +496,8 @@ def _said_of(content: dict[str, Entity], context: Context) -> Resource:
         measure = one.get("measureValue")
         if measure:
             unit = {n: v for n, v in said.get("valueQuantity", {}).items() if n in ("unit", "system", "code")}
-            if ranges := RANGES.to_fhir(measure.get("referenceRanges"), context, unit):
-                said["referenceRange"] = ranges
+            if ranges := RANGES.to_fhir(measure.get("referenceRanges"), context):
+                said["referenceRange"] = [_in_unit(one, unit) for one in ranges]
             if severity := code.said(measure.get("severityCode")):
                 codes = [{"system": INTERPRETATION, "code": severity}]
                 said["interpretation"] = [{"coding": codes}]
@@ -500,33 +505,37 @@ def _said_of(content: dict[str, Entity], context: Context) -> Resource:
     return {}
 
 
-def _component(part: Entity, context: Context) -> Resource:
-    return {"code": CODE.to_fhir(part, context), **_said_of(part.get("content") or {}, context)}
+def _in_unit(reference_range: Resource, unit: Resource) -> Resource:
+    return {n: {**v, **unit} if n in ("low", "high") else v for n, v in reference_range.items()}
+
+
+class Component:
+    """A component as a Service of its own; over one that was there it keeps its id and what iCure added."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns the Service."""
+        old: Entity = onto or {}
+        said = CODE.to_icure(value.get("code"), old, context)
+        said["content"] = _content_of(value, old.get("content") or {}, context) or None
+        rest = {n: v for n, v in old.items() if n not in said}
+        return {**rest, **{n: v for n, v in said.items() if v is not None}}
+
+    def to_fhir(self, value: Json, context: Context) -> Json:
+        """Returns the component."""
+        return {"code": CODE.to_fhir(value, context), **_said_of(value.get("content") or {}, context)}
 
 
 def _parts(
     components: list[Resource], old: dict[str, Entity], service_id: str, context: Context
 ) -> list[Entity]:
-    """Returns components as Services of their own; one that was there before keeps its id and what iCure added."""
+    """Returns components as Services, each with an id."""
     was = [p for key, c in old.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
-    pairs = align(components, [_component(p, context) for p in was])
+    pairs = align(components, [COMPONENT.to_fhir(part, context) for part in was])
     taken = {was[j].get("id") for j in pairs.values()}
     parts = []
     for i, component in enumerate(components):
-        under = was[pairs[i]] if i in pairs else {}
-        if i in pairs and _component(under, context) == component:
-            parts.append(under)
-            continue
-        part: Entity = {n: v for n, v in under.items() if n not in ("content", "codes", "label")}
-        if "id" not in part:
-            part["id"] = _part_id(service_id, i, taken)
-        part |= {
-            n: v for n, v in CODE.to_icure(component.get("code"), under, context).items() if v is not None
-        }
-        content = _content_of(component, under.get("content") or {}, context)
-        if content:
-            part["content"] = content
-        parts.append(part)
+        part = said_over(COMPONENT, component, was[pairs[i]] if i in pairs else None, context)
+        parts.append(part if "id" in part else {"id": _part_id(service_id, i, taken), **part})
     return parts
 
 
@@ -539,7 +548,7 @@ def _part_id(service_id: str, at: int, taken: set[Any]) -> str:
     return made
 
 
-CODE = Code()
+CODE, COMPONENT = Code(), Component()
 
 
 class ContentSlot:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mappings.codecs import Flag, Function, code, each, flag, fuzzy_date, record, table, text
 from mappings.datatypes import IDENTIFIER, Codings, Flattened, reference, referenced
-from mappings.engine import WITNESS, Context, Mapping, row
+from mappings.engine import WITNESS, Context, Mapping, row, said_over
 from mappings.residue import align
 from mappings.search import NARROWER, computed, date, refers, string, token
 from mappings.values import Entity, Json, Resource
@@ -137,6 +137,8 @@ class Deceased:
 # addresses and telecoms
 
 ADDRESS_USE = {"home": "home", "work": "work", "temp": "temporary", "old": "other", "billing": "other"}
+_KIND = {"home": "home", "work": "work", "temp": "temporary"}
+"""The address that a telecom of a use stands in."""
 USE_OF_ADDRESS = {"home": "home", "work": "work", "temporary": "temp"}
 TELECOM_SYSTEM = {
     "phone": "phone",
@@ -235,24 +237,25 @@ class Addresses:
     """`address` and `telecom` as addresses with telecoms in them."""
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the addresses; a telecom goes to the first of its use, else to one made for it."""
+        """Returns the addresses; a new telecom goes to the first of its use, else to one made for it."""
         old = list(onto or ())
-        bare = [{n: v for n, v in address.items() if n != "telecoms"} for address in old]
-        said = [dict(a) for a in each(ADDRESS).to_icure(value.get("address"), bare, context) or ()]
-        had = [(t, _said_telecom(t, a, context)) for a in old for t in a.get("telecoms") or ()]
-        wanted = [t for t in value.get("telecom") or () if isinstance(t, dict)]
-        pairs = align(wanted, [natural for _, natural in had])
+        places, homes = _places(value.get("address") or [], old, context)
+        had = [
+            (j, t, _said_telecom(t, a, context)) for j, a in enumerate(old) for t in a.get("telecoms") or ()
+        ]
+        wanted = value.get("telecom") or []
+        pairs = align(wanted, [natural for _, _, natural in had])
         for i, telecom in enumerate(wanted):
-            under, natural = had[pairs[i]] if i in pairs else (None, None)
-            one = under if natural == telecom else TELECOM.to_icure(telecom, under, context)
-            if one is not None:
-                kind = (
-                    ADDRESS_USE.get(telecom.get("use", ""))
-                    if telecom.get("use") in ("home", "work", "temp")
-                    else None
-                )
-                _with_type(said, kind, bare).setdefault("telecoms", []).append(one)
-        return said or None
+            j, under, natural = had[pairs[i]] if i in pairs else (-1, None, None)
+            one = under if natural == telecom else said_over(TELECOM, telecom, under, context)
+            if one is None:
+                continue
+            home = homes.get(j) if natural and natural.get("use") == telecom.get("use") else None
+            (home or _of_type(places, _KIND.get(telecom.get("use")))).setdefault("telecoms", []).append(one)
+        for j, telecom, natural in had:
+            if natural is None and j in homes:
+                homes[j].setdefault("telecoms", []).append(telecom)
+        return [a for a in places if a.keys() - {"addressType"}] or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns addresses and telecoms."""
@@ -271,17 +274,38 @@ def _said_telecom(telecom: Entity, address: Entity, context: Context) -> Resourc
     return {**({"use": use} if use else {}), **said} if said else None
 
 
-def _with_type(addresses: list[Entity], kind: str | None, old: list[Entity]) -> Entity:
-    """Returns the first address of a type; where there is none it is made, from the one that was there before."""
-    for address in addresses:
+def _places(
+    wanted: list[Resource], old: list[Entity], context: Context
+) -> tuple[list[Entity], dict[int, Entity]]:
+    """Returns the addresses without their telecoms, and where each old one is among them.
+
+    An old one that says nothing in FHIR stays: there may be telecoms in it.
+    """
+    bare = [{n: v for n, v in address.items() if n != "telecoms"} for address in old]
+    naturals = [ADDRESS.to_fhir(address, context) for address in bare]
+    pairs = align(wanted, naturals)
+    places: list[Entity] = []
+    homes: dict[int, Entity] = {}
+    for i, address in enumerate(wanted):
+        said = said_over(ADDRESS, address, bare[pairs[i]] if i in pairs else None, context)
+        if said is not None:
+            places.append(dict(said))
+            if i in pairs:
+                homes[pairs[i]] = places[-1]
+    for j, natural in enumerate(naturals):
+        if natural is None:
+            homes[j] = bare[j]
+            places.append(bare[j])
+    return places, homes
+
+
+def _of_type(places: list[Entity], kind: str | None) -> Entity:
+    """Returns the first address of a type; it is made where there is none."""
+    for address in places:
         if address.get("addressType") == kind:
             return address
-    made = next(
-        (dict(a) for a in old if a.get("addressType") == kind and ADDRESS.to_fhir(a, Context()) is None),
-        {"addressType": kind} if kind else {},
-    )
-    addresses.append(made)
-    return made
+    places.append({"addressType": kind} if kind else {})
+    return places[-1]
 
 
 # status and language

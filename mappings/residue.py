@@ -1,15 +1,15 @@
 """The keep rule: what FHIR said and iCure cannot say is kept, and used again while it still agrees with iCure.
 
-Strategy: a three-way merge. The *base* is what iCure alone said when FHIR was written, *kept* is what FHIR said. `keep`
-writes down where the two differ, by path; `restore` takes what iCure alone says *now*: where that is still the base, the
-kept text is used, where it changed, iCure wins for that element only.
+Strategy: a three-way merge. The *base* is what iCure alone said when FHIR was written, *kept* is what FHIR said.
+`keep` writes down where the two differ, by path; `restore` takes what iCure alone says *now*: where that is still the
+base, the kept text is used, where it changed, iCure wins for that element only.
 
 A node of the residue says of one element:
   {"k": kept, "b": base}   FHIR said `kept` where iCure says `base`; either may be absent
   {"o": {name: node}}      an object of both, with members that differ
   {"l": [item], "x": [base]}  a list of both: its members in FHIR's order, and what iCure says beyond them.
-An item is {"k": kept} (FHIR alone), {"b": base} (the same on both sides), or {"b": base, "n": node}; "i" is the place of
-`base` in iCure's list where the two orders differ.
+An item is {"k": kept} (FHIR alone), {"b": base} (the same on both sides), or {"b": base, "n": node}; "i" is the place
+of `base` in iCure's list where the two orders differ.
 
 Rules: list members are aligned by content, never by index. A value and its `_value` sibling are one element, and so are
 the members of a choice (value[x]).
@@ -240,7 +240,7 @@ def align(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
 
 
 def _same(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
-    """Returns the pairs of equal members: those at both ends of the lists first, so that repeated ones keep their places."""
+    """Returns the pairs of equal members, those at both ends of the lists first: repeated ones keep their places."""
     start, short = 0, min(len(left), len(right))
     while start < short and left[start] == right[start]:
         start += 1
