@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.config import Config
-from bridge.search import parameters
+from bridge.search import PARAMETERS
 from mappings import REGISTRY
 from mappings.values import Resource
 

@@ -34,7 +34,7 @@ def matches(
     `without` names records (`Type/id`) that are about to be deleted.
     """
     wanted = str(2 + len(without))
-    query, _ = search.parse(scope, resource_type, [*criteria, ("_count", wanted)], strict=True)
+    query, _ = search.parse(resource_type, [*criteria, ("_count", wanted)], strict=True)
     return [r for r in search.run(scope, query).records if r.location not in without][:2]
 
 

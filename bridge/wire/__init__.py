@@ -10,6 +10,7 @@ them and sees what the models let through. Only this package knows fhir.resource
 from bridge.wire.entries import Entry, check_bundle_envelope
 from bridge.wire.gate import ADDITIONAL_VALUE, check, warm_up
 from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type
+from bridge.wire.shapes import summary_elements
 from bridge.wire.text import MAX_DEPTH, dump, dump_pretty, loads, number, parse
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "loads",
     "number",
     "parse",
+    "summary_elements",
     "warm_up",
 ]

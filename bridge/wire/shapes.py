@@ -104,6 +104,18 @@ def resource_shape(resource_type: Json) -> Shape | None:
     return shape_of(model)
 
 
+@cache
+def summary_elements(resource_type: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the elements of a resource's summary, and those that it must have. Both are empty for unknown types.
+
+    https://hl7.org/fhir/R4/search.html#summary
+    """
+    shape = resource_shape(resource_type)
+    if shape is None:
+        return frozenset(), frozenset()
+    return frozenset(shape.model.summary_elements_sequence()), frozenset(shape.required)
+
+
 def element_order(resource_type: Json) -> Mapping[str, float]:
     """Returns the place of each property in FHIR's order, as far as the type was met; loads nothing."""
     shape = _shapes.get(resource_type) if type(resource_type) is str else None

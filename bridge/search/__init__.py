@@ -1,0 +1,17 @@
+"""Search: a query becomes an upstream filter and an exact FHIR predicate on the opened resources, always applied.
+
+Facts: https://hl7.org/fhir/R4/search.html. iCure finds by what lies in clear only; each parameter says how what iCure
+finds stands to FHIR: *exact*, *superset* (the predicate drops the rest), *narrower* (iCure's index sees less than
+FHIR), or *scan* (nothing upstream helps).
+
+Strategy: `query` reads the arguments, `names` what a parameter name means; `criteria` makes of each a filter
+(`recipes`) and a predicate (`predicates`); `candidates` asks iCure for ids and reads them in order; `pages` and
+`answer` say them.
+"""
+
+from bridge.search.answer import search
+from bridge.search.names import PARAMETERS, parameter, parameters
+from bridge.search.pages import Page, run
+from bridge.search.query import CONTROLS, Query, parse
+
+__all__ = ["CONTROLS", "PARAMETERS", "Page", "Query", "parameter", "parameters", "parse", "run", "search"]
