@@ -179,7 +179,6 @@ class Effective:
                 to_fuzzy(value.get("effectiveDateTime") or value.get("effectiveInstant"))
                 or to_fuzzy(_first_event(value.get("effectiveTiming")))
                 or end
-                or to_fuzzy(value.get("issued"))
                 or _now(context)
             )
         return {"valueDate": start, "openingDate": start, "closingDate": end}
@@ -637,7 +636,7 @@ OBSERVATION = Mapping(
         row("code", "codes label", CODE),
         row("subject", "patientId", Subject()),
         row(
-            "effectiveDateTime effectivePeriod effectiveInstant effectiveTiming issued",
+            "effectiveDateTime effectivePeriod effectiveInstant effectiveTiming",
             f"valueDate openingDate closingDate {WITNESS}",
             Effective(),
             witness="valueDate",
