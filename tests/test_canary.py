@@ -12,7 +12,7 @@ from bridge.app import create_app
 from bridge.config import Config
 from mappings.values import Resource
 from tests.canaries import Canaries
-from tests.helpers import Caller, Remote, count_calls, serving
+from tests.helpers import DEMO_PATIENT, Caller, Remote, count_calls, serving
 from tests.promises import CLEAR, assert_same, bare, coming_back, in_clear
 
 TYPES = ("Patient", "Observation")
@@ -55,13 +55,24 @@ def posted_together(caller: Caller, made: list[Resource]) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def put_over_another(caller: Caller, made: list[Resource]) -> None:
+    for resource in made:
+        kind = resource["resourceType"]
+        bare_one = (
+            {"resourceType": kind, "status": "final", "code": {"text": "none"}} if "code" in resource else {}
+        )
+        path = f"{kind}/{caller.created({'resourceType': kind, **bare_one})['id']}"
+        answer = caller.send("PUT", path, resource | {"id": path.partition("/")[2]})
+        assert answer.status_code == 200, answer.text
+
+
 def bundle(made: list[Resource]) -> Resource:
     entries = [{"resource": r, "request": {"method": "POST", "url": r["resourceType"]}} for r in made]
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
 
 
 @pytest.mark.parametrize("resource_type", TYPES)
-@pytest.mark.parametrize("posted", [posted_singly, posted_together])
+@pytest.mark.parametrize("posted", [posted_singly, posted_together, put_over_another])
 def test_only_the_list_leaves_in_clear(
     esmith: Caller,
     data_dir: Path,
@@ -79,6 +90,19 @@ def test_only_the_list_leaves_in_clear(
     seen = {canaries.elements[canary] for canary in canaries.found_in(upstream.sent)}
     silent = {p for p in CLEAR[resource_type] if not p.endswith(NOT_TELLING) and not any_of(seen, p)}
     assert silent == set(), "the list allows what is not in clear, or the search is blind"
+
+
+def test_no_hidden_date_stands_in_for_an_absent_one(esmith: Caller, data_dir: Path) -> None:
+    canaries = Canaries()
+    made = [r for r in resources(canaries, f"Patient/{DEMO_PATIENT}") if r["resourceType"] == "Observation"][
+        :1
+    ]
+    for name in [n for n in made[0] if n.lstrip("_").startswith("effective")]:
+        del made[0][name]
+    upstream = count_calls(esmith.app)
+    posted_singly(esmith, made)
+    assert leaked(canaries, "Observation", upstream.sent, asked=True) == {}
+    assert leaked(canaries, "Observation", contents(data_dir), asked=False) == {}
 
 
 def test_the_search_sees_what_a_deployment_leaves_in_clear(
