@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import requests
-from flask import Flask, Response
+from flask import Flask, Request, Response
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
@@ -33,7 +33,8 @@ def create_app(config: Config) -> Flask:
     app = Flask("bridge")
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+    app.request_class = _Request
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes + 1
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = deployment_secret(config.data_dir, config.secret_file)
     state = State(Sqlite(config.data_dir), secret)
@@ -56,6 +57,20 @@ def create_app(config: Config) -> Flask:
     logs.watch(app)
     _handle_errors(app)
     return app
+
+
+class _Request(Request):
+    """A request whose body is taken whole or not at all.
+
+    Facts: of a body in chunks werkzeug returns as much as is allowed, without a word. So one byte more is allowed.
+    """
+
+    def get_data(self, *args: Any, **options: Any) -> Any:
+        """Returns the body. Raises `RequestEntityTooLarge`."""
+        data = super().get_data(*args, **options)
+        if self.max_content_length is not None and len(data) >= self.max_content_length:
+            raise RequestEntityTooLarge
+        return data
 
 
 def _upstream(app: Flask, config: Config) -> Upstream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address, ip_network
@@ -11,18 +12,31 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+SHORTEST_SECRET = 16
+
 
 class ConfigError(Exception):
     """A setting has a value that cannot be used; the text names the setting."""
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or not text.isprintable() or " " in text:
         raise ValueError("must be an http or https URL")
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise ValueError("must not hold credentials")
     return text.rstrip("/")
+
+
+def _icure_url(text: str) -> str:
+    url = _url(text)
+    if url.endswith("/rest/v2"):
+        raise ValueError("must be given without /rest/v2")
+    return url
 
 
 def _zone(text: str) -> ZoneInfo:
@@ -33,9 +47,9 @@ def _zone(text: str) -> ZoneInfo:
 
 
 def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
+    number = int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
     if number < 1:
-        raise ValueError("must be a whole number above 0")
+        raise ValueError("must be a whole number above 0, of at most 12 digits")
     return number
 
 
@@ -52,6 +66,26 @@ def _proxies(text: str) -> tuple[str, ...]:
     return _words(text)
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    for word in _words(text):
+        if word != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-]+(:[0-9]{1,5})?", word):
+            raise ValueError("must be origins, e.g. https://app.example.org, or *")
+    return _words(text)
+
+
+def _uri(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*:[!-~]+", text):
+        raise ValueError("must be a URI")
+    return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise ValueError("must name a directory")
+    return path
+
+
 def _lenient_or_strict(text: str) -> str:
     if text not in ("lenient", "strict"):
         raise ValueError("must be lenient or strict")
@@ -60,8 +94,15 @@ def _lenient_or_strict(text: str) -> str:
 
 def _file(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
+    if not path.is_file() or not os.access(path, os.R_OK):
         raise ValueError("must name a readable file")
+    return path
+
+
+def _secret(text: str) -> Path:
+    path = _file(text)
+    if path.stat().st_size < SHORTEST_SECRET:
+        raise ValueError(f"must name a file of at least {SHORTEST_SECRET} random bytes")
     return path
 
 
@@ -77,15 +118,19 @@ def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) 
 class Config:
     """All settings, with their units in the names. `docs/configuration.md` lists them; a test keeps it so."""
 
-    icure_url: str = _setting("ICURE_URL", "", _url, "iCure server, without /rest/v2; empty: embedded store")
-    data_dir: Path = _setting("BRIDGE_DATA_DIR", Path("data"), Path, "embedded store, demo accounts, state")
+    icure_url: str = _setting(
+        "ICURE_URL", "", _icure_url, "iCure server, without /rest/v2; empty: embedded store"
+    )
+    data_dir: Path = _setting(
+        "BRIDGE_DATA_DIR", Path("data"), _folder, "embedded store, demo accounts, state"
+    )
     state_url: str = _setting("BRIDGE_STATE_URL", "", _state_url, "where workers share state")
-    secret_file: Path | None = _setting("BRIDGE_SECRET_FILE", None, _file, "deployment secret")
+    secret_file: Path | None = _setting("BRIDGE_SECRET_FILE", None, _secret, "deployment secret")
     public_url: str = _setting("BRIDGE_PUBLIC_URL", "", _url, "base of Location, next links, fullUrl")
     trusted_proxies: tuple[str, ...] = _setting(
         "BRIDGE_TRUSTED_PROXIES", (), _proxies, "whose X-Forwarded-* count"
     )
-    cors_origins: tuple[str, ...] = _setting("BRIDGE_CORS_ORIGINS", (), _words, "browser front ends")
+    cors_origins: tuple[str, ...] = _setting("BRIDGE_CORS_ORIGINS", (), _origins, "browser front ends")
     timezone: ZoneInfo = _setting(
         "BRIDGE_TIMEZONE",
         ZoneInfo("UTC"),
@@ -106,7 +151,7 @@ class Config:
     identifier_system: str = _setting(
         "BRIDGE_IDENTIFIER_SYSTEM",
         "https://dxm.icure.dev",
-        str,
+        _uri,
         "system of the identifier that keeps a client's own resource id",
     )
     references: str = _setting(
