@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from bridge.config import Config, ConfigError, read_config
+from bridge.crypto.manifest import ManifestError
+from bridge.errors import BridgeError
 
 MIN_PASSWORD = 8
 data_dir_option = click.option(
@@ -34,11 +39,27 @@ def _config(data_dir: Path | None = None) -> Config:
     return replace(config, data_dir=data_dir) if data_dir else config
 
 
+@contextmanager
+def _said_in_words(config: Config) -> Iterator[None]:
+    """Ends the command with a message when what the settings name cannot be used."""
+    try:
+        yield
+    except ManifestError as e:
+        raise click.ClickException(f"BRIDGE_ENCRYPTED_FIELDS_FILE: {e}") from e
+    except sqlite3.Error as e:
+        raise click.ClickException(f"The embedded store in {config.data_dir} cannot be used: {e}.") from e
+    except OSError as e:
+        what = f"{e.strerror} ({e.filename})" if e.filename else str(e)
+        raise click.ClickException(f"The data directory {config.data_dir} cannot be used: {what}.") from e
+    except BridgeError as e:
+        raise click.ClickException(f"The state in {config.data_dir} cannot be used: {e}") from e
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: one per core.")
-@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: 4.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: measured.")
 @data_dir_option
 @click.option("--no-demo", is_flag=True, help="Make no demo accounts in the embedded store.")
 def serve(
@@ -46,12 +67,15 @@ def serve(
 ) -> None:
     """Serve FHIR until stopped."""
     from bridge import demo, server
+    from bridge.app import create_app
 
     config = _config(data_dir)
-    if not server.port_is_free(host, port):
-        raise click.ClickException(f"{host}:{port} is taken. Stop what runs there, or choose another --port.")
-    if config.embedded and not no_demo:
-        demo.ensure(config)
+    if problem := server.listening_problem(host, port):
+        raise click.ClickException(problem)
+    with _said_in_words(config):
+        create_app(config)
+        if config.embedded and not no_demo:
+            demo.ensure(config)
 
     def ready() -> None:
         click.echo(f"FHIR base: http://{host}:{port}/rest/fhir/r4")
@@ -123,16 +147,25 @@ def add(name: str, password: str, admin: bool, key_file: Path | None, data_dir: 
         raise click.ClickException("ICURE_URL is set: accounts are made on that iCure server.")
     if len(password) < MIN_PASSWORD:
         raise click.ClickException("The password must have at least 8 characters.")
+    if not name.strip() or any(c in ":/\\" or not c.isprintable() for c in name):
+        raise click.ClickException("NAME must have no colon, no slash and no control character.")
     file = key_file or Path(f"{name}.key.json")
-    if file.exists():
-        raise click.ClickException(f"{file} exists; it is not overwritten.")
     made = environment.new_account(name, password, str(uuid.uuid4()))
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        environment.store_account(config.data_dir, made, is_admin=admin)
-    except ValueError as e:
-        raise click.ClickException(str(e)) from e
-    environment.write_secret_file(file, {k: made[k] for k in ("login", "dataOwnerId", "privateKey")})
+    with _said_in_words(config):
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            environment.write_secret_file(file, {k: made[k] for k in ("login", "dataOwnerId", "privateKey")})
+        except FileExistsError as e:
+            raise click.ClickException(f"{file} exists; it is not overwritten.") from e
+        except OSError as e:
+            raise click.ClickException(f"{file} cannot be written: {e.strerror}.") from e
+        try:
+            environment.store_account(config.data_dir, made, is_admin=admin)
+        except BaseException as e:
+            file.unlink()
+            if isinstance(e, ValueError):
+                raise click.ClickException(str(e)) from e
+            raise
     click.echo(f"{name} can log in now: data owner {made['dataOwnerId']}.")
     click.echo(f"The key pair is in {file}. Keep it safe: without it, nobody opens what {name} wrote.")
 
@@ -142,15 +175,12 @@ def add(name: str, password: str, admin: bool, key_file: Path | None, data_dir: 
 def check(data_dir: Path | None) -> None:
     """Check the configuration and reach every configured component."""
     from bridge.app import create_app
-    from bridge.errors import BridgeError
 
     config = _config(data_dir)
     problems: list[str] = []
-    try:
+    with _said_in_words(config):
         bridge = create_app(config).extensions["bridge"]
         bridge.state.put("check", "probe", None)
-    except (BridgeError, OSError) as e:
-        raise click.ClickException(f"The data directory {config.data_dir} cannot be used: {e}") from e
     where = config.icure_url or f"the embedded store in {config.data_dir}"
     if not bridge.upstream.reachable():
         problems.append(f"iCure cannot be reached at {where}.")

@@ -111,17 +111,21 @@ def _create_patient(config: Config, account: Account) -> None:
     pair = f"{account['login']}:{account['password']}".encode()
     credential = bridge.authenticator.credential("Basic " + b64encode(pair).decode())
     caller = bridge.authenticator.identify(credential)
+    if caller.client.read("patient", PATIENT) is not None:
+        return
     bridge.keychain.load(caller, credential, account["dataOwnerId"], account["privateKey"])
     scope = bridge.scope("Basic " + b64encode(pair).decode(), "")
-    if caller.client.read("patient", PATIENT) is None:
-        interactions.create(scope, Incoming(dict(HEUVEL), "Patient", id=PATIENT))
+    interactions.create(scope, Incoming(dict(HEUVEL), "Patient", id=PATIENT))
     bridge.keychain.unload(caller, account["dataOwnerId"])
 
 
 def write_secret_file(path: Path, content: Any) -> None:
-    """Writes JSON that only its owner may read, whole or not at all."""
+    """Writes JSON that only its owner may read, whole or not at all. Raises `FileExistsError` when it is there."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+        os.link(draft, path)
+    finally:
+        draft.unlink()

@@ -39,7 +39,7 @@ def unexpected(error: BaseException) -> None:
     """Tells of an unforeseen error by its type and where it arose; its text may hold anything, so it is left out."""
     frames = traceback.extract_tb(error.__traceback__)[-12:]
     where = [f"{Path(f.filename).name}:{f.lineno}:{f.name}" for f in frames]
-    line("error", request=g.get("request_id"), type=type(error).__name__, at=where)
+    line("error", request=g.get("request_id") if g else None, type=type(error).__name__, at=where)
 
 
 def watch(app: Flask) -> None:

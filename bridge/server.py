@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from http.client import responses
 from typing import Any
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http import errors as http
+from gunicorn.workers.gthread import ThreadWorker
 
-from bridge import logs, wire
+from bridge import errors, logs, wire
 from bridge.app import create_app
 from bridge.config import Config
 
 DEFAULT_THREADS = 4
 KEEP_ALIVE_SECONDS = 30
 GRACE_SECONDS = 30
+LONGEST_REQUEST_LINE = 8190
 
 
 def default_workers() -> int:
@@ -24,16 +31,20 @@ def default_workers() -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether an address can be listened on."""
+def listening_problem(host: str, port: int) -> str | None:
+    """Returns in words why this address cannot be listened on, None when it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE:
+                return f"{host}:{port} is taken. Stop what runs there, or choose another --port."
+            if e.errno == errno.EACCES:
+                return f"Listening on port {port} takes rights that this user has not; choose another --port."
+            return f"{host} is no address of this machine; choose another --host."
+    return None
 
 
 class Quiet(Logger):  # type: ignore[misc]
@@ -55,6 +66,37 @@ class Quiet(Logger):  # type: ignore[misc]
         super().error(msg, *_numbers(args))
 
 
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """A gunicorn worker that repeats nothing of a request it cannot read, neither in its log nor in its answer."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Logs the error by its type, and answers with an OperationOutcome."""
+        unread = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)
+        if unread:
+            status, text = _UNREAD.get(type(exc), (400, "This is no HTTP request that can be read."))
+            issue = errors.Issue("invalid", text)
+            logs.line("unread", type=type(exc).__name__, status=status)
+        else:
+            status, (issue, *_), _ = errors.explain(exc)
+            logs.unexpected(exc)
+        body = wire.dump(errors.outcome([issue]))
+        head = (
+            f"HTTP/1.1 {status} {responses[status]}\r\nConnection: close\r\n"
+            f"Content-Type: {wire.FHIR_JSON}; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with suppress(OSError):
+            util.write_nonblock(client, head.encode() + body)
+
+
+_OURS = (http.InvalidResponseHeader, http.InvalidResponseHeaderName)
+_UNREAD: dict[type[BaseException], tuple[int, str]] = {
+    http.LimitRequestLine: (414, "The request line is too long."),
+    http.LimitRequestHeaders: (431, "The headers are too many or too long."),
+    http.UnsupportedTransferCoding: (501, "Of transfer codings only chunked is understood."),
+    http.ExpectationFailed: (417, "Of expectations only 100-continue is understood."),
+}
+
+
 def _numbers(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a if isinstance(a, int) else "…" for a in args)
 
@@ -70,13 +112,15 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": workers,
             "threads": threads,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "preload_app": True,
             "keepalive": KEEP_ALIVE_SECONDS,
             "graceful_timeout": GRACE_SECONDS,
             "logger_class": Quiet,
             "loglevel": "warning",
             "when_ready": lambda server: ready(),
+            "limit_request_line": LONGEST_REQUEST_LINE,
+            "forwarded_allow_ips": "",  # what a proxy says is read in one place: routes.answers.base_url
             "control_socket_disable": True,
         }
         super().__init__()
