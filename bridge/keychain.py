@@ -154,16 +154,20 @@ class Keychain:
         signature = [(owner, e.fingerprint, e.box) for owner, entries in mine.items() for e in entries]
         with self._lock:
             known = self._rings.get(credential.id)
-            if known and known[0] == signature:
-                return known[1]
-            keys = {owner: _open(seal_key, owner, entries) for owner, entries in mine.items()}
-            ring = Keyring(
-                caller.data_owner_id,
-                anonymous=caller.anonymous,
-                keys={owner: _own_keys(caller, owner, opened) for owner, opened in keys.items()},
-                directory=caller.client,
-                lock=self._creation_lock,
-            )
+        if known and known[0] == signature:
+            return known[1]
+        keys = {owner: _open(seal_key, owner, entries) for owner, entries in mine.items()}
+        ring = Keyring(
+            caller.data_owner_id,
+            anonymous=caller.anonymous,
+            keys={owner: _own_keys(caller, owner, opened) for owner, opened in keys.items()},
+            directory=caller.client,
+            lock=self._creation_lock,
+        )
+        with self._lock:
+            made_meanwhile = self._rings.get(credential.id)
+            if made_meanwhile and made_meanwhile[0] == signature:
+                return made_meanwhile[1]
             self._rings[credential.id] = (signature, ring)
         return ring
 

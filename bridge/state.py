@@ -118,7 +118,10 @@ def _ended(ends: float | None) -> bool:
 
 def _flock(path: Path) -> int | None:
     """Returns the descriptor of the locked file, None while another holds it or just removed it."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as e:
+        raise StateUnavailable("The locks that the workers share cannot be reached.") from e
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_ino == path.stat().st_ino:
