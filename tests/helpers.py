@@ -28,6 +28,7 @@ FHIR = "/rest/fhir/r4"
 CORPUS = Path(os.environ.get("BRIDGE_CORPUS") or Path(__file__).parents[2] / "shared/fhir/examples")
 """HL7's and Synthea's examples, an extra corpus beside the project."""
 DEMO_PATIENT = "9a106b7f-2fa1-4b54-b3cb-c29cbfebe2ee"
+Account = dict[str, str]
 
 
 def basic(account: dict[str, str]) -> str:
@@ -63,7 +64,7 @@ class Caller:
     def load_key(self, key: str | None = None, data_owner_id: str | None = None) -> Any:
         """Uploads the account's private key."""
         path = f"/rest/icdx/v1/keychain/{data_owner_id or self.account['dataOwnerId']}"
-        return self.post(path, {"key": key or self.account["privateKey"]})
+        return self.post(path, {"key": self.account["privateKey"] if key is None else key})
 
     def created(self, resource: dict[str, Any]) -> dict[str, Any]:
         """Returns the resource as the server answered its creation."""
