@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import state as state_module
+from bridge.errors import StateUnavailable
+from bridge.state import Sqlite, State, deployment_secret
+
+SECRET = b"s" * 32
+forked = multiprocessing.get_context("fork")
+spawned = multiprocessing.get_context("spawn")
+
+
+def opened(folder: Path, secret: bytes = SECRET) -> State:
+    return State(Sqlite(folder), secret)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return opened(tmp_path)
+
+
+def rows(folder: Path) -> list[tuple[str, bytes, float | None]]:
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        return db.execute("SELECT name, value, ends FROM state").fetchall()
+
+
+def in_processes(context: Any, count: int, target: Callable[..., None], *args: object) -> None:
+    """Runs a function in so many processes at once; all must end well."""
+    processes = [context.Process(target=target, args=args) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+def test_a_value_is_kept_until_it_is_replaced_or_deleted(state: State) -> None:
+    assert state.get("kind", "name") is None
+    state.put("kind", "name", b"one")
+    assert state.get("kind", "name") == b"one"
+    state.put("kind", "name", b"two")
+    assert state.get("kind", "name") == b"two"
+    assert state.get("other", "name") is None
+    assert state.get("kind", "other") is None
+    state.put("kind", "name", None)
+    assert state.get("kind", "name") is None
+
+
+def test_a_kind_and_a_name_do_not_run_together(state: State) -> None:
+    state.put("ab", "c", b"one")
+    assert state.get("a", "bc") is None
+
+
+def test_another_state_of_the_same_folder_and_secret_sees_the_same(state: State, tmp_path: Path) -> None:
+    state.put("kind", "name", b"value")
+    assert opened(tmp_path).get("kind", "name") == b"value"
+
+
+def test_under_another_secret_there_is_nothing(state: State, tmp_path: Path) -> None:
+    state.put("kind", "name", b"value")
+    other = opened(tmp_path, b"o" * 32)
+    assert other.get("kind", "name") is None
+    other.put("kind", "name", b"other")
+    assert state.get("kind", "name") == b"value"
+
+
+def test_neither_name_nor_value_lie_in_clear(state: State, tmp_path: Path) -> None:
+    state.put("canary-kind", "canary-name", b"canary-value")
+    with state.lock("canary-kind", "canary-lock"):
+        names = "\n".join(str(path) for path in tmp_path.rglob("*"))
+    held = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+    assert rows(tmp_path)
+    assert b"canary" not in held
+    assert "canary" not in names.removeprefix(str(tmp_path))
+
+
+def test_files_are_for_their_owner_only(state: State, tmp_path: Path) -> None:
+    state.put("kind", "name", b"value")
+    with state.lock("kind", "name"):
+        modes = {p.relative_to(tmp_path): p.stat().st_mode & 0o077 for p in tmp_path.rglob("*")}
+    assert {"state.db", "state.db-wal", "locks"} <= {str(p) for p in modes}
+    assert set(modes.values()) == {0}
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v[:-1] + bytes([v[-1] ^ 1]), lambda v: b"", lambda v: v[:10]])
+def test_a_spoiled_value_is_none(state: State, tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    state.put("kind", "name", b"value")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
+        db.execute("UPDATE state SET value = ?", (spoil(rows(tmp_path)[0][1]),))
+    assert state.get("kind", "name") is None
+
+
+def test_a_value_moved_to_another_name_is_none(state: State, tmp_path: Path) -> None:
+    state.put("kind", "poor", b"1")
+    state.put("kind", "rich", b"1000")
+    hidden = {name: state._hide("kind", name) for name in ("poor", "rich")}
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
+        db.execute("DELETE FROM state WHERE name = ?", (hidden["poor"],))
+        db.execute("UPDATE state SET name = ? WHERE name = ?", (hidden["poor"], hidden["rich"]))
+    assert state.get("kind", "poor") is None
+
+
+def test_a_value_ends_when_it_was_said_to(state: State, tmp_path: Path) -> None:
+    state.put("kind", "soon", b"value", time.time() + 0.2)
+    state.put("kind", "later", b"value", time.time() + 60)
+    assert state.get("kind", "soon") == b"value"
+    time.sleep(0.25)
+    assert state.get("kind", "soon") is None
+    assert state.get("kind", "later") == b"value"
+    seen: list[bytes | None] = []
+    state.update("kind", "soon", lambda old: (seen.append(old), (None, None))[1])
+    assert seen == [None]
+
+
+def test_what_has_ended_is_removed_by_the_next_write(state: State, tmp_path: Path) -> None:
+    state.put("kind", "soon", b"value", time.time() + 0.1)
+    time.sleep(0.15)
+    state.put("kind", "other", b"value")
+    assert len(rows(tmp_path)) == 1
+
+
+def test_a_change_that_fails_changes_nothing(state: State) -> None:
+    state.put("kind", "name", b"value")
+
+    def fail(old: bytes | None) -> tuple[bytes | None, float | None]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        state.update("kind", "name", fail)
+    assert state.get("kind", "name") == b"value"
+    state.put("kind", "name", b"next")
+    assert state.get("kind", "name") == b"next"
+
+
+def counted(folder: Path, times: int) -> None:
+    state = opened(folder)
+    for _ in range(times):
+        state.update("count", "all", lambda old: (str(int(old or b"0") + 1).encode(), None))
+
+
+@pytest.mark.parametrize("context", [forked, spawned], ids=["fork", "spawn"])
+def test_updates_of_many_processes_lose_nothing(context: Any, state: State, tmp_path: Path) -> None:
+    in_processes(context, 4, counted, tmp_path, 40)
+    assert state.get("count", "all") == b"160"
+
+
+def test_updates_of_many_threads_lose_nothing(state: State, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=counted, args=(tmp_path, 25)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state.get("count", "all") == b"150"
+
+
+def counted_with(state: State, times: int) -> None:
+    for _ in range(times):
+        state.update("count", "all", lambda old: (str(int(old or b"0") + 1).encode(), None))
+
+
+def test_a_state_that_was_in_use_before_a_fork_serves_parent_and_children(
+    state: State, tmp_path: Path
+) -> None:
+    counted_with(state, 5)
+    processes = [forked.Process(target=counted_with, args=(state, 30)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    counted_with(state, 30)
+    for process in processes:
+        process.join(60)
+    assert [p.exitcode for p in processes] == [0, 0, 0]
+    assert state.get("count", "all") == b"125"
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def written_alone(folder: Path, times: int) -> None:
+    """Counts in a file, without any care but the lock."""
+    state, count = opened(folder), folder / "count"
+    for _ in range(times):
+        with state.lock("kind", "name"):
+            before = int(count.read_text() or 0)
+            time.sleep(0.0005)
+            count.write_text(str(before + 1))
+
+
+@pytest.mark.parametrize("context", [forked, spawned], ids=["fork", "spawn"])
+def test_one_process_at_a_time_has_a_lock(context: Any, tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    in_processes(context, 4, written_alone, tmp_path, 40)
+    assert (tmp_path / "count").read_text() == "160"
+
+
+def test_one_thread_at_a_time_has_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    threads = [threading.Thread(target=written_alone, args=(tmp_path, 30)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "count").read_text() == "150"
+
+
+def hold(folder: Path, held: Any) -> None:
+    with opened(folder).lock("kind", "name"):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_lock_is_free_again_when_its_process_is_killed(state: State, tmp_path: Path) -> None:
+    held = spawned.Event()
+    process = spawned.Process(target=hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(30)
+    assert state_module._flock(tmp_path / "locks" / state._hide("kind", "name")) is None
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(10)
+    begin = time.monotonic()
+    with state.lock("kind", "name"):
+        assert time.monotonic() - begin < 5
+
+
+def test_a_lock_is_free_after_an_error_and_leaves_no_file(state: State, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), state.lock("kind", "name"):
+        raise ZeroDivisionError
+    with state.lock("kind", "name"):
+        pass
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_locks_of_other_names_do_not_wait(state: State) -> None:
+    with state.lock("kind", "one"), state.lock("kind", "two"), state.lock("other", "one"):
+        pass
+
+
+def test_waiting_for_a_lock_has_an_end(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "LOCK_SECONDS", 0.1)
+    with state.lock("kind", "name"), pytest.raises(StateUnavailable), state.lock("kind", "name"):
+        raise AssertionError("two had it")
+
+
+def test_a_state_that_is_no_database_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(StateUnavailable):
+        opened(tmp_path)
+
+
+def test_locks_that_are_gone_cannot_be_reached(state: State, tmp_path: Path) -> None:
+    (tmp_path / "locks").rmdir()
+    with pytest.raises(StateUnavailable), state.lock("kind", "name"):
+        raise AssertionError("nobody can have it")
+
+
+def test_what_a_caller_is_to_bring_back_opens_for_its_purpose_only(state: State, tmp_path: Path) -> None:
+    text = state.seal("cursor", b"value")
+    assert opened(tmp_path).open("cursor", text) == b"value"
+    assert state.open("other", text) is None
+    assert opened(tmp_path, b"o" * 32).open("cursor", text) is None
+    for spoiled in (
+        "",
+        "x",
+        text[:-4],
+        text[:-1] + ("A" if text[-1] != "A" else "B"),
+        "é",
+        text + "=",
+        "\ud800",
+    ):
+        assert state.open("cursor", spoiled) in (None, b"value" if spoiled == text + "=" else None)
+    assert b"value" not in text.encode()
+
+
+def test_the_deployment_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    made = deployment_secret(folder, None)
+    assert len(made) == 32
+    assert deployment_secret(folder, None) == made
+    assert (folder / "secret").stat().st_mode & 0o777 == 0o600
+    assert [f.name for f in folder.iterdir()] == ["secret"]
+    assert deployment_secret(tmp_path / "other", None) != made
+
+
+def test_threads_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
+    made: set[bytes] = set()
+    threads = [
+        threading.Thread(target=lambda: made.add(deployment_secret(tmp_path, None))) for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+
+
+def test_a_given_secret_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"any bytes\n")
+    assert deployment_secret(tmp_path, file) == b"any bytes\n"
+    assert not (tmp_path / "secret").exists()
