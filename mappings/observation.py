@@ -16,25 +16,23 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from mappings.codecs import code, distinct, each, from_double, from_fuzzy, text, to_double, to_fuzzy
+from mappings.codecs import code, each, from_double, from_fuzzy, text, to_double, to_fuzzy
 from mappings.datatypes import (
     IDENTIFIER,
     INTERPRETATION,
     QUANTITY,
     RANGES,
     Codings,
-    coding,
     reference,
     referenced,
 )
 from mappings.engine import WITNESS, Context, Mapping, row, said_over
 from mappings.residue import align
 from mappings.search import composite, date, quantity, refers, string, token
+from mappings.tags import Grouped, TypeTag, about, is_type, types
 from mappings.values import Entity, Json, Resource
 
 STATUS = "http://hl7.org/fhir/observation-status"
-INTERNAL = "ICURE_INTERNAL_FHIR_TYPE"
-OBSERVATION_TAG = {"id": f"{INTERNAL}|OBSERVATION|5", "type": INTERNAL, "code": "OBSERVATION", "version": "5"}
 ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 NEUTRAL, LANGUAGE = "xx", "en"
 """Keys of `content`: for what has no language, and for text."""
@@ -50,7 +48,7 @@ def is_observation(service: Entity) -> bool:
 
     All are but those tagged as another FHIR type and those that hold only medication or document content.
     """
-    kinds = {t.get("code") for t in service.get("tags") or () if t.get("type") == INTERNAL}
+    kinds = types(service)
     if kinds:
         return "OBSERVATION" in kinds
     contents = [c for key, c in (service.get("content") or {}).items() if key != RESIDUE]
@@ -69,12 +67,11 @@ def _is_status(tag: Entity) -> bool:
     return tag.get("type") == STATUS and tag.get("code") in _STATUSES
 
 
-def _is_category(tag: Entity) -> bool:
-    return str(tag.get("context") or "").partition(".")[0] == "category"
+_is_category = about("category")
 
 
 def _is_other(tag: Entity) -> bool:
-    return not (_is_status(tag) or _is_category(tag) or tag.get("type") == INTERNAL)
+    return not (_is_status(tag) or _is_category(tag) or is_type(tag))
 
 
 _STATUSES = frozenset(
@@ -94,39 +91,6 @@ class Status:
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the status, `unknown` where iCure says none."""
         return value[0]["code"] if value else "unknown"
-
-
-class Categories:
-    """`category` as tags; the context keeps the codings of one concept together."""
-
-    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns a tag for each coding that has a code."""
-        tags: list[Entity] = []
-        for at, concept in enumerate(value or ()):
-            where = f"category.{at}" if at else "category"
-            tags += Codings(where).stubs(concept.get("coding"), onto or [])
-        mute = [tag for tag in onto or () if coding(tag) is None]
-        return distinct([*tags, *mute]) or None
-
-    def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns a concept for each context."""
-        concepts: dict[str, list[Resource]] = {}
-        for tag in value or ():
-            if said := coding(tag):
-                concepts.setdefault(tag["context"], []).append(said)
-        return [{"coding": codings} for codings in concepts.values()] or None
-
-
-class TypeTag:
-    """The tag by which iCure's FHIR-shaped SDK knows an Observation; nothing in FHIR."""
-
-    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
-        """Returns the tag beside those of its type that are there."""
-        return list(onto) if onto else [OBSERVATION_TAG]
-
-    def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns nothing."""
-        return None
 
 
 # code
@@ -167,7 +131,7 @@ def _is_code(stub: Entity) -> bool:
 class Effective:
     """`effective[x]` as valueDate, openingDate and closingDate.
 
-    A Service always has dates: where FHIR says none, it gets those of issue or of writing, and the residue remembers.
+    A Service always has dates: where FHIR says none, it gets those of writing, and the residue remembers.
     """
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
@@ -630,9 +594,9 @@ OBSERVATION = Mapping(
     (
         row("identifier", "identifier", each(IDENTIFIER)),
         row("status", "tags", Status(), where=_is_status),
-        row("category", "tags", Categories(), where=_is_category),
+        row("category", "tags", Grouped("category"), where=_is_category),
         row("meta.tag", "tags", Codings(writes=_is_other), where=_is_other),
-        row("", "tags", TypeTag(), where=lambda tag: tag.get("type") == INTERNAL),
+        row("", "tags", TypeTag("OBSERVATION"), where=is_type),
         row("code", "codes label", CODE),
         row("subject", "patientId", Subject()),
         row(
