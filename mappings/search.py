@@ -106,7 +106,7 @@ COMMON = (
     Parameter(
         "_id", "token", icure="id", fit=EXACT, documentation="The server's id, or the id a client sent."
     ),
-    date("_lastUpdated", "meta.lastUpdated", "modified"),
+    date("_lastUpdated", "meta.lastUpdated", documentation="iCure has it encrypted, or not in its index."),
     token("_tag", "meta.tag", "tags"),
     token("_security", "meta.security"),
     uri("_profile", "meta.profile"),

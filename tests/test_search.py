@@ -262,7 +262,7 @@ def test_a_count_beyond_the_bound_is_taken_as_the_bound(library: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "query", ["Patient?shoe-size=9", "Patient?name:sounds-like=x", "Observation?patient.shoe=9"]
+    "query", ["Patient?shoe-size=9", "Patient?_has:Observation:patient:shoe=x", "Observation?patient.shoe=9"]
 )
 def test_an_unknown_parameter_is_left_out_and_told_or_refused(library: dict[str, Any], query: str) -> None:
     caller = library["callers"]["esmith"]
@@ -302,7 +302,7 @@ def test_a_search_that_nothing_narrows_is_too_costly(esmith: Caller, monkeypatch
     made = [observation(f"o{at}", None, WEIGHT) for at in range(5)]
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": o} for o in made]}
     assert esmith.post("", bundle).status_code == 200
-    monkeypatch.setattr("bridge.search.SCAN_BOUND", 4)
+    monkeypatch.setattr("bridge.search.candidates.SCAN_BOUND", 4)
     refused = esmith.get("Observation?code=29463-7")
     assert_outcome(refused, 422, "too-costly")
     assert "patient" in refused.json["issue"][0]["diagnostics"]

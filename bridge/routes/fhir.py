@@ -9,7 +9,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from bridge import bundle as bundles
 from bridge import interactions, operations, search, wire
 from bridge.capability import capability_statement, smart
-from bridge.errors import Invalid, NotFound
+from bridge.errors import Invalid, NotFound, NotSupported
 from bridge.homes import supported
 from bridge.patch import JSON_PATCH, Patch, read_patch
 from bridge.plan import Incoming
@@ -41,7 +41,9 @@ def negotiate() -> None:
     sent = request.headers.get("Content-Type", "")
     if request.method == "PATCH" and sent.partition(";")[0].strip().lower() == JSON_PATCH:
         return
-    if request.method in ("POST", "PUT", "PATCH"):
+    if request.endpoint == "fhir.search_form":
+        wire.check_form_type(sent)
+    elif request.method in ("POST", "PUT", "PATCH"):
         wire.check_content_type(sent)
 
 
@@ -67,14 +69,32 @@ def transaction() -> Response:
     return fhir(answer, warnings=asked.warnings)
 
 
+@bp.get("", strict_slashes=False)
+@bp.get("/", strict_slashes=False)
+@bp.post("/_search")
+def search_all() -> Response:
+    """Refuses a search over all types in words. https://hl7.org/fhir/R4/http.html#search"""
+    raise NotSupported("A search is about one resource type here: GET [base]/Patient?name=…, for example.")
+
+
 @bp.get("/<resource_type>", strict_slashes=False)
 def search_type(resource_type: str) -> Response:
     """FHIR search. https://hl7.org/fhir/R4/http.html#search"""
+    return _found(resource_type, arguments())
+
+
+@bp.post("/<resource_type>/_search")
+def search_form(resource_type: str) -> Response:
+    """FHIR search by POST: parameters in the form and in the URL. https://hl7.org/fhir/R4/http.html#search"""
+    return _found(resource_type, [*arguments(), *request.form.items(multi=True)])
+
+
+def _found(resource_type: str, asked: list[tuple[str, str]]) -> Response:
     supported(resource_type)
     handling = preferences().get("handling", "lenient")
     if handling not in ("lenient", "strict"):
         raise Invalid("Prefer: handling must be lenient or strict.")
-    return fhir(search.search(scope(), resource_type, arguments(), strict=handling == "strict"))
+    return fhir(search.search(scope(), resource_type, asked, strict=handling == "strict"))
 
 
 @bp.post("/<resource_type>", strict_slashes=False)

@@ -7,6 +7,7 @@ ids only, resources are read a few hundred at a time and let go, so that memory 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -46,6 +47,8 @@ class Candidates:
     descending: bool = False
     size: int = 0
     """How many ids there are."""
+    by_id: bool = False
+    """Whether the run is in the order of the ids."""
     matched: bool = False
     """Whether each of them is known to match."""
 
@@ -63,9 +66,9 @@ def candidates(scope: Scope, query: Query) -> Candidates:
     if dated is not None:
         return dated
     ids = _ids(scope, query, criteria)
-    found = Candidates(query.resource_type, [ids], criteria, size=len(ids))
+    found = Candidates(query.resource_type, [ids], criteria, size=len(ids), by_id=True)
     if query.sort in (("_id",), ("-_id",)):
-        found.runs = [sorted(ids, reverse=query.sort == ("-_id",))]
+        found.runs, found.by_id = [sorted(ids, reverse=query.sort == ("-_id",))], query.sort == ("_id",)
     elif query.sort:
         found = _sorted(scope, query, found)
     return found
@@ -208,7 +211,7 @@ def walk(scope: Scope, found: Candidates, first: int, after: Sequence[str] = ())
     places = list(after) or ["@0"] * len(found.runs)
     seen = {place.rpartition("@")[0] for place in places}
     parts = [
-        _read(scope, found, run, _place(run, place), first, at)
+        _read(scope, found, run, _place(run, place, by_id=found.by_id), first, at)
         for at, (run, place) in enumerate(zip(found.runs, places, strict=True))
     ]
     order = found.order
@@ -224,9 +227,11 @@ def walk(scope: Scope, found: Candidates, first: int, after: Sequence[str] = ())
             yield Read(record, tuple(places))
 
 
-def _place(run: Sequence[str], place: str) -> int:
+def _place(run: Sequence[str], place: str, *, by_id: bool) -> int:
     """Returns where to read on after `id@position`; the id may have moved or gone since."""
     entity_id, _, position = place.rpartition("@")
+    if by_id:
+        return bisect_right(run, entity_id)
     at = min(int(position), len(run))
     if at == 0 or run[at - 1] == entity_id:
         return at

@@ -105,16 +105,6 @@ def _birth(owner: str, value: tuple[str, Span]) -> Entity | None:
     return {"$type": kind, "healthcarePartyId": owner, "minDateOfBirth": first, "maxDateOfBirth": last}
 
 
-def _modified(owner: str, value: tuple[str, Span]) -> Entity | None:
-    low, high = _reach(*value)
-    if low == -math.inf and high == math.inf:
-        return None
-    start = int(low) // 1000 - 1 if low > -math.inf else 0
-    end = int(high) // 1000 + 1 if high < math.inf else 2**53
-    kind = "PatientByDataOwnerModifiedAfterFilter"
-    return {"$type": kind, "dataOwnerId": owner, "startDate": max(start, 0), "endDate": max(end, 0)}
-
-
 def _reach(prefix: str, asked: Span) -> tuple[Bound, Bound]:
     """Returns where a short span has to lie to meet what was asked."""
     match prefix:
@@ -211,7 +201,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "gender": _gender,
         "active": _active,
         "birth": _birth,
-        "modified": _modified,
         "tags": _patient_tag,
     },
     "Service": {

@@ -9,7 +9,7 @@ them and sees what the models let through. Only this package knows fhir.resource
 
 from bridge.wire.entries import Entry, check_bundle_envelope
 from bridge.wire.gate import ADDITIONAL_VALUE, check, warm_up
-from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type
+from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type, check_form_type
 from bridge.wire.shapes import summary_elements
 from bridge.wire.text import MAX_DEPTH, dump, dump_pretty, loads, number, parse
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_accept",
     "check_bundle_envelope",
     "check_content_type",
+    "check_form_type",
     "dump",
     "dump_pretty",
     "loads",

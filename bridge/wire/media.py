@@ -29,6 +29,15 @@ def check_content_type(header: str | None) -> None:
         raise UnsupportedMediaType("This server speaks FHIR version 4.0 only.")
 
 
+def check_form_type(header: str | None) -> None:
+    """Raises `UnsupportedMediaType` unless a search by POST is a form. https://hl7.org/fhir/R4/http.html#search"""
+    name, parameters = _parsed(header or "")
+    if name != "application/x-www-form-urlencoded":
+        raise UnsupportedMediaType("A search by POST is sent as application/x-www-form-urlencoded.")
+    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("A form is sent in UTF-8.")
+
+
 def check_accept(header: str | None, format_parameter: str | None = None) -> str:
     """Returns the media type to answer with; `_format` goes before the header.
 
