@@ -55,6 +55,16 @@ class Incoming:
         return str(self.resource["resourceType"])
 
     @property
+    def base(self) -> str:
+        """What completes its relative references, when it was sent under a RESTful fullUrl; else empty.
+
+        https://hl7.org/fhir/R4/bundle.html#references
+        """
+        url, _, name = (self.full_url or "").rpartition("/")
+        base, _, kind = url.rpartition("/")
+        return f"{base}/" if name and kind == self.resource_type and base.startswith("http") else ""
+
+    @property
     def location(self) -> str:
         """`Type/<server id>`."""
         return f"{self.resource_type}/{self.id}"
@@ -116,7 +126,7 @@ def plan(
     Raises `Unprocessable` when a reference that must resolve does not, `KeyMissing` when no key can encrypt, `Conflict`
     when something was changed meanwhile.
     """
-    own = {name: record.location for name, record in there.items()} | _own_references(incoming)
+    own = {name: [record.location] for name, record in there.items()} | _own_references(incoming)
     gone = {removal.record.location for removal in removals}
     for one in incoming:
         _settle_id(scope, one)
@@ -124,7 +134,7 @@ def plan(
     before = len(scope.warnings)
     found = resolve(
         scope,
-        [(one.path, one.resource) for one in incoming],
+        [(one.path, one.resource, one.base) for one in incoming],
         own,
         lambda kind, query: matches(scope, kind, read_condition(kind, query), gone),
     )
@@ -164,15 +174,15 @@ def _add_client_id(scope: Scope, resource: Resource, client_id: str) -> None:
         resource["identifier"].append(identifier)
 
 
-def _own_references(incoming: Sequence[Incoming]) -> dict[str, str]:
-    """Returns what the request itself writes, by fullUrl and by `Type/<client id>`."""
-    own: dict[str, str] = {}
+def _own_references(incoming: Sequence[Incoming]) -> dict[str, list[str]]:
+    """Returns what the request itself writes, by fullUrl and by `Type/<client id>`; two may have the same client id."""
+    own: dict[str, list[str]] = {}
     for one in incoming:
         if client_id := one.resource.get("id"):
-            own[f"{one.resource_type}/{client_id}"] = one.location
+            own.setdefault(f"{one.resource_type}/{client_id}", []).append(one.location)
     for one in incoming:
         for url in filter(None, (one.full_url, *one.also)):
-            own[url] = one.location
+            own[url] = [one.location]
     return own if len(incoming) > 1 or (incoming and incoming[0].full_url) else {}
 
 

@@ -85,27 +85,30 @@ Matching = Callable[[str, str], Sequence[Record]]
 
 
 def resolve(
-    scope: Scope, resources: Iterable[tuple[str, Resource]], own: dict[str, str], matching: Matching
+    scope: Scope,
+    resources: Iterable[tuple[str, Resource, str]],
+    own: dict[str, list[str]],
+    matching: Matching,
 ) -> Found:
-    """Rewrites the references of all these (path, resource) and returns what they stand for.
+    """Rewrites the references of all these (path, resource, base of its fullUrl) and returns what they stand for.
 
     `own` says what the request itself writes: fullUrl, or `Type/<client id>`, to `Type/<server id>`; `matching` finds
     what a conditional reference means. Raises one `Unprocessable` with all that must resolve and does not.
     """
-    found = Found(known=set(own.values()))
+    found = Found(known={location for locations in own.values() for location in locations})
     conditional: dict[str, Sequence[Record]] = {}
     wanted: list[tuple[str, Reference, str]] = []
     by_identifier: list[tuple[str, Resource, dict[str, str]]] = []
     wrong: list[Issue] = []
     strict = scope.config.references == "strict"
-    for at, resource in resources:
+    for at, resource, base in resources:
         for reference in references(resource):
             path = at + reference.path[len(resource["resourceType"]) :]
-            target = _target(scope, reference, own)
+            target = _target(scope, reference, own, base)
             if target is None:
                 continue
-            if target in own:
-                reference.holder["reference"] = own[target]
+            if len(own.get(target, ())) == 1:
+                reference.holder["reference"] = own[target][0]
             elif target.startswith("urn:"):
                 wrong.append(Issue("not-found", "This reference names nothing in the request.", path))
             elif "?" in target:
@@ -125,11 +128,11 @@ def resolve(
             by_identifier.append((at, resource, identifier))
     _look_up(scope, {target for _, _, target in wanted}, found)
     for path, reference, target in wanted:
-        matches = [target] if target in found.known else found.aliases[target]
+        matches = [target] if target in found.known else [*own.get(target, ()), *found.aliases[target]]
         if len(matches) == 1:
             reference.holder["reference"] = matches[0]
         elif reference.member in SUBJECTS and target.startswith("Patient/"):
-            wrong.append(_unresolved(path, matches))
+            wrong.append(_unresolved(path, matches, found.aliases[target]))
         elif strict:
             wrong.append(Issue("not-found", "Nothing that this reference could mean is known.", path))
         else:
@@ -150,17 +153,21 @@ def _only(matches: Sequence[Record], path: str) -> Record:
     return matches[0]
 
 
-def _unresolved(path: str, matches: list[str]) -> Issue:
+def _unresolved(path: str, matches: list[str], stored: list[str]) -> Issue:
     if matches:
-        return Issue("multiple-matches", f"This client id means several: {', '.join(matches)}.", path)
+        which = f": {', '.join(stored)}" if stored else ""
+        text = f"This client id means several{which}. Use the server's id, or a fullUrl."
+        return Issue("multiple-matches", text, path)
     return Issue("not-found", "This Patient is not known, or not readable by you.", path)
 
 
-def _target(scope: Scope, reference: Reference, own: dict[str, str]) -> str | None:
+def _target(scope: Scope, reference: Reference, own: dict[str, list[str]], base: str) -> str | None:
     """Returns what a reference asks for: a key of `own`, `Type/id`, a urn or a query; None when it is left alone."""
     text = reference.text
     if text.startswith("#") or not text:
         return None
+    if base and base + text in own:
+        return base + text
     if text in own or text.startswith(("urn:uuid:", "urn:oid:")):
         return text
     relative = text[len(scope.base) + 1 :] if text.startswith(scope.base + "/") else text
