@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -56,11 +56,16 @@ def run(scope: Scope, bundle: Resource, *, representation: bool = False) -> Reso
 def _batch(scope: Scope, entries: Sequence[Entry]) -> Sequence[Answer | BridgeError]:
     answers: dict[int, Answer | BridgeError] = {}
     for entry in sorted(entries, key=lambda e: ORDER.index(e.method)):
-        try:
-            answers[entry.index] = _alone(scope, entry)
-        except BridgeError as e:
-            answers[entry.index] = e
+        answers[entry.index] = _tried(scope, entry, _alone)
     return [answers[entry.index] for entry in entries]
+
+
+def _tried(scope: Scope, entry: Entry, do: Callable[[Scope, Entry], Answer]) -> Answer | BridgeError:
+    """Returns the answer of an entry by itself, or why there is none."""
+    try:
+        return do(scope, entry)
+    except BridgeError as e:
+        return e
 
 
 def _alone(scope: Scope, entry: Entry) -> Answer:
@@ -105,8 +110,11 @@ class _Transaction:
     records: dict[str, Record] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
 
-    def answers(self) -> Sequence[Answer]:
-        """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written."""
+    def answers(self) -> Sequence[Answer | BridgeError]:
+        """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written.
+
+        A read comes after all is written, so one that fails is answered so for itself.
+        """
         ordered = sorted(self.entries, key=lambda e: ORDER.index(e.method))
         writing = [e for e in ordered if e.method not in ("GET", "HEAD")]
         with ExitStack() as held:
@@ -127,10 +135,8 @@ class _Transaction:
             if entry.index not in self.settled:
                 first = self.settled[self.same[_type_of(entry), entry.if_none_exist or ""]]
                 self.settled[entry.index] = replace(first, status=200)
-        for entry in ordered:
-            if entry.method in ("GET", "HEAD"):
-                self.settled[entry.index] = _read(self.scope, entry)
-        return [self.settled[entry.index] for entry in self.entries]
+        read = {e.index: _tried(self.scope, e, _read) for e in ordered if e.method in ("GET", "HEAD")}
+        return [read.get(entry.index) or self.settled[entry.index] for entry in self.entries]
 
     def _each(self, entries: Sequence[Entry], step: Any) -> None:
         """Takes a step for every entry. Raises everything that is wrong with any of them."""
