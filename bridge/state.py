@@ -16,9 +16,10 @@ import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakMethod
 
 from bridge.crypto import primitives
 from bridge.crypto.primitives import InvalidTag
@@ -51,7 +52,12 @@ class Sqlite:
         self._locks = folder / "locks"
         self._local = threading.local()
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))  # the WAL beside it takes over the mode
+        # Fact: closing a descriptor of a file drops SQLite's locks on it, so only a new one is opened here.
+        # The WAL beside it takes over the mode.
+        with suppress(FileExistsError):
+            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        close = WeakMethod(self.close)
+        os.register_at_fork(before=lambda: (alive := close()) and alive())
         with self._connection() as db:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL, ends REAL)"
@@ -89,6 +95,12 @@ class Sqlite:
         finally:
             path.unlink(missing_ok=True)
             os.close(fd)
+
+    def close(self) -> None:
+        """Closes this thread's connection; a later use opens a new one. None may live through a fork."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.pid = None
+            self._local.db.close()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

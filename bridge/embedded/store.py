@@ -7,6 +7,11 @@ acknowledged survives `kill -9` and a power cut.
 
 Rule: whoever reads in order to write does both inside `writing()`, which admits one writer at a time over
 all processes.
+
+Facts: SQLite guards its files with POSIX locks. A process that closes any descriptor of a file loses all its locks on
+it, and a child inherits none but SQLite believes it did. Without its lock, another process deletes the log
+that is in use, and what was acknowledged is gone. So the file is never opened beside SQLite, and no connection
+lives through a fork. https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
 """
 
 from __future__ import annotations
@@ -15,10 +20,11 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod
 
 import orjson
 
@@ -300,10 +306,13 @@ class Store:
         self.data_dir = data_dir
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = data_dir / DATABASE
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []
         self._inherited: list[sqlite3.Connection] = []
+        close = WeakMethod(self.close)
+        os.register_at_fork(before=lambda: (alive := close()) and alive())
         with self._connection() as connection:
             self._create(connection)
 
@@ -353,7 +362,7 @@ class Store:
         self._idle.append(connection)
 
     def _after_fork(self) -> None:
-        """Puts the parent's connections aside: SQLite must neither use nor close them in a child."""
+        """Puts aside what was in use at the fork: SQLite must neither use nor close it in a child."""
         self._inherited += self._idle
         self._idle = []
         self._process = os.getpid()
