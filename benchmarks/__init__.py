@@ -1,0 +1,1 @@
+"""How fast it is, measured against a running server: `python -m benchmarks`."""
