@@ -52,7 +52,7 @@ def document(app: Flask, base: str) -> Schema:
         for path, kind in _expanded(rule):
             for method in METHODS:
                 if method in (rule.methods or ()):
-                    paths.setdefault(path, {})[method.lower()] = _operation(app, rule, method, kind)
+                    paths.setdefault(path, {})[method.lower()] = _operation(app, rule, method, path, kind)
     return {
         "openapi": "3.0.3",
         "info": {
@@ -88,11 +88,11 @@ def _expanded(rule: Rule) -> Iterator[tuple[str, str | None]]:
         yield path.replace("{resource_type}", kind), kind
 
 
-def _operation(app: Flask, rule: Rule, method: str, kind: str | None) -> Schema:
+def _operation(app: Flask, rule: Rule, method: str, path: str, kind: str | None) -> Schema:
     endpoint = rule.endpoint.rpartition(".")[2]
     summary = (app.view_functions[rule.endpoint].__doc__ or "").strip().splitlines()[0]
     operation: Schema = {
-        "operationId": "_".join(filter(None, (endpoint, kind, *sorted(rule.arguments - {"resource_type"})))),
+        "operationId": re.sub(r"\W+", "_", f"{method.lower()} {path}").strip("_"),
         "summary": re.sub(r"\s*https?://\S+", "", summary),
         "parameters": [*_path_parameters(rule), *_search_parameters(endpoint, kind)],
         "responses": RESPONSES,
