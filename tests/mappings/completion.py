@@ -21,7 +21,25 @@ NOW = 1_732_190_400_000
 FUZZY_NOW = 20241121120000
 CALLER = "00000000-0000-4000-8000-00000000cafe"
 
-MODELS = {"Patient": model.PATIENT, "Service": model.SERVICE}
+MODELS = {
+    "Patient": model.PATIENT,
+    "Service": model.SERVICE,
+    "HealthElement": model.HEALTH_ELEMENT,
+    "HealthcareParty": model.HEALTHCARE_PARTY,
+}
+EMPTY: dict[str, Entity] = {
+    "Patient": {"addresses": [], "names": [], "languages": [], "partnerships": []},
+    "Service": {"identifier": [], "notes": [], "codes": [], "tags": [], "qualifiedLinks": {}},
+    "HealthElement": {"identifiers": [], "notes": [], "codes": [], "tags": [], "careTeam": []},
+    "HealthcareParty": {
+        "addresses": [],
+        "names": [],
+        "languages": [],
+        "properties": [],
+        "specialityCodes": [],
+    },
+}
+"""What clients write as empty instead of leaving it out."""
 VIRTUAL = ("patientId",)
 """Members that the bridge adds to what it read."""
 DOUBLES = frozenset(
@@ -43,6 +61,8 @@ def completed(entity_type: str, entity: Entity) -> Entity:
     if content is not None:
         stored["content"] = content
     makers: Entity = {"author": "some-user", "responsible": CALLER}
+    if entity_type == "HealthcareParty":
+        return {"created": NOW, "modified": NOW, **stored}
     if entity_type == "Service":
         dates: Entity = {"valueDate": FUZZY_NOW, "openingDate": FUZZY_NOW, "created": NOW, "modified": NOW}
         return {**makers, **dates, "index": 0, **stored}
@@ -58,9 +78,7 @@ def saved_by_an_sdk(entity_type: str, entity: Entity) -> Entity:
 def saved_with_nulls(entity_type: str, entity: Entity) -> Entity:
     """Returns a completed entity after a client saved it that writes null and empty lists for what is not set."""
     members = {name: None for name in MODELS[entity_type].members if name not in entity}
-    lists: Entity = {"Patient": {"addresses": [], "names": [], "languages": [], "partnerships": []}}.get(
-        entity_type, {"identifier": [], "notes": [], "codes": [], "tags": [], "qualifiedLinks": {}}
-    )
+    lists: Entity = EMPTY[entity_type]
     return {**members, **lists, **completed(entity_type, entity)}
 
 

@@ -16,6 +16,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from bridge.wire.bindings import REQUIRED
 from bridge.wire.primitives import RULES
 from bridge.wire.shapes import Element, Shape, resource_shape
+from mappings import REGISTRY
 from mappings.values import Entity, Json, Number, Resource
 
 LOINC = "http://loinc.org"
@@ -23,6 +24,8 @@ MARITAL_STATUS = "http://terminology.hl7.org/CodeSystem/v3-MaritalStatus"
 RELATIONSHIP = "http://terminology.hl7.org/CodeSystem/v2-0131"
 ROLE = "http://terminology.hl7.org/CodeSystem/v3-RoleCode"
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 UCUM = "http://unitsofmeasure.org"
 
 DEEPEST = 4
@@ -120,6 +123,9 @@ CODINGS: list[Resource] = [
     {"system": "urn:ietf:bcp:47", "code": "fr-BE"},
     {"system": "http://hl7.org/fhir/observation-status", "code": "final"},
     {"system": "ICURE_INTERNAL_FHIR_TYPE", "code": "OBSERVATION", "version": "5"},
+    {"system": CLINICAL, "code": "active"},
+    {"system": CLINICAL, "code": "resolved", "version": "4.0.1", "display": "Resolved"},
+    {"system": VERIFICATION, "code": "refuted"},
     {"system": LOINC},
     {"code": "718-7"},
     {"display": "only words"},
@@ -172,8 +178,7 @@ _OF_ELEMENTS: dict[tuple[str, str], SearchStrategy[Json]] = {
     ("Quantity", "unit"): pool(["mmol/l", "kg", "years"]),
     ("Quantity", "system"): pool([UCUM, "http://example.org/a"]),
     ("SampledData", "data"): pool(["2041 2043 E 2037", "1", "U L 1.5 1.50", "1 2 3 4 5 6"]),
-    ("Patient", "contained"): pool(CONTAINED),
-    ("Observation", "contained"): pool(CONTAINED),
+    **{(kind, "contained"): pool(CONTAINED) for kind in REGISTRY},
 }
 
 
@@ -525,6 +530,45 @@ def services(depth: int = 0) -> SearchStrategy[Entity]:
     )
 
 
+status_tags = st.sampled_from(
+    [
+        {"id": f"{CLINICAL}|active|1", "type": CLINICAL, "code": "active", "version": "1"},
+        {"type": CLINICAL, "code": "resolved", "context": "clinicalStatus"},
+        {"type": VERIFICATION, "code": "refuted", "label": {"en": "Refuted"}},
+        {
+            "id": "ICURE_INTERNAL_FHIR_TYPE|CONDITION|5",
+            "type": "ICURE_INTERNAL_FHIR_TYPE",
+            "code": "CONDITION",
+        },
+    ]
+)
+health_elements = some(
+    healthElementId=UUIDS,
+    identifiers=few(identifiers),
+    codes=distinct(code_stubs),
+    tags=distinct(code_stubs | status_tags),
+    descr=ENTITY_TEXTS,
+    note=ENTITY_TEXTS,
+    notes=few(annotations),
+    valueDate=FUZZY_TIMES,
+    openingDate=FUZZY_TIMES,
+    closingDate=FUZZY_TIMES,
+    created=MOMENTS,
+    modified=MOMENTS,
+    responsible=UUIDS,
+    author=UUIDS,
+    relevant=st.booleans(),
+    status=st.integers(0, 7),
+    laterality=st.sampled_from(["left", "right"]),
+    idService=UUIDS,
+    idOpeningContact=UUIDS,
+    plansOfAction=few(st.fixed_dictionaries({"id": UUIDS, "name": ENTITY_TEXTS})),
+    episodes=few(st.fixed_dictionaries({"id": UUIDS, "comment": ENTITY_TEXTS})),
+    careTeam=few(st.fixed_dictionaries({"id": UUIDS, "healthcarePartyId": UUIDS})),
+    patientId=UUIDS,
+).map(lambda drawn: {"id": "00000000-0000-4000-8000-0000000000bb", "rev": "1-b", **drawn})
+
+
 def _with_names(patient: Entity) -> Entity:
     """Returns a patient with the last name that the server insists on, mostly that of its first name."""
     first = next(iter(patient.get("names") or ()), None) or {}
@@ -536,5 +580,9 @@ def _with_names(patient: Entity) -> Entity:
     }
 
 
-ENTITIES: dict[str, SearchStrategy[Entity]] = {"Patient": patients.map(_with_names), "Service": services()}
+ENTITIES: dict[str, SearchStrategy[Entity]] = {
+    "Patient": patients.map(_with_names),
+    "Service": services(),
+    "HealthElement": health_elements,
+}
 """What SDKs write, by entity type."""
