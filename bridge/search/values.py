@@ -100,7 +100,7 @@ def token(text: str) -> Token:
 
 def fold(text: str) -> str:
     """Returns text without case and diacritics, as FHIR compares strings."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text.casefold()).casefold())
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
 
 
