@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from bridge.errors import BridgeError, Conflict, Issue
+from bridge.errors import BridgeError, Conflict, Issue, UpstreamFailed, UpstreamTimeout
 from bridge.plan import Write
 from bridge.scope import Scope
 from mappings.values import Entity
 
 BATCH = {"patient": 500, "contact": 50}
+MOST_IN_VAIN = 3
+"""How many writes in a row are tried to be undone while the upstream does not answer."""
 
 
 def apply(scope: Scope, writes: Sequence[Write]) -> list[Entity]:
@@ -68,15 +70,21 @@ def _written(scope: Scope, batch: list[Write]) -> dict[int, Entity]:
 
 
 def _undo(scope: Scope, tried: Sequence[Write], stored: dict[int, Entity]) -> list[Write]:
-    """Takes writes back and returns those for which that failed."""
+    """Takes writes back and returns those for which that failed; an upstream that is down is not asked for each."""
     left: list[Write] = []
+    in_vain = 0
     for write in reversed(tried):
+        if in_vain == MOST_IN_VAIN:
+            left.append(write)
+            continue
         try:
             now = scope.client.read(write.kind, write.entity["id"])
             if now is not None and _is_ours(write, now, stored.get(id(write))):
                 _take_back(scope, write, now)
-        except BridgeError:
+            in_vain = 0
+        except BridgeError as e:
             left.append(write)
+            in_vain = in_vain + 1 if isinstance(e, UpstreamFailed | UpstreamTimeout) else 0
     return left
 
 

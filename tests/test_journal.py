@@ -19,6 +19,7 @@ from requests.adapters import BaseAdapter
 from bridge import demo, journal
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
+from bridge.upstream import REPEATS
 from tests.helpers import READING, Caller, stored
 
 Resource = dict[str, Any]
@@ -286,6 +287,7 @@ def test_what_cannot_be_undone_is_named(world: World, fault: Fault) -> None:
         written = world.written()
         assert written <= named(response), response.text
         left += bool(written)
+        assert len(world.upstream.calls) - here <= (1 + journal.MOST_IN_VAIN) * (1 + REPEATS)
         world.renew()
         here += 1
     assert left >= 2
