@@ -6,7 +6,7 @@ from its far end; of what it passes through only references are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,16 +125,9 @@ def _id(scope: Scope, name: Name, wanted: Sequence[str]) -> Criterion:
 # references
 
 
-def references(parameter: Parameter, resource: Resource) -> Iterable[Resource]:
+def references(parameter: Parameter, resource: Resource) -> Iterator[Resource]:
     """Yields the References of a resource for a parameter, of the types that it is about."""
-    for value in predicates.values_of(parameter, resource):
-        if isinstance(value, dict) and _may_be(parameter, value):
-            yield value
-
-
-def _may_be(parameter: Parameter, value: Resource) -> bool:
-    kind = value.get("type") or value.get("reference", "").rpartition("/")[0].rpartition("/")[2]
-    return not parameter.targets or not kind or kind in parameter.targets
+    yield from predicates.values_of(parameter, resource)
 
 
 def _reference(scope: Scope, name: Name, wanted: Sequence[str]) -> Criterion:

@@ -54,7 +54,16 @@ def values_of(parameter: Parameter, resource: Json) -> list[Any]:
     """Returns what a resource has for a parameter."""
     if parameter.read is not None:
         return list(parameter.read(resource))
-    return list(at(resource, parameter.paths))
+    found = at(resource, parameter.paths)
+    if parameter.type == "reference":
+        return [value for value in found if isinstance(value, dict) and _may_be(parameter, value)]
+    return list(found)
+
+
+def _may_be(parameter: Parameter, reference: Resource) -> bool:
+    """Whether a Reference may be to one of the types that a parameter is about."""
+    kind = reference.get("type") or reference.get("reference", "").rpartition("/")[0].rpartition("/")[2]
+    return not parameter.targets or not kind or kind in parameter.targets
 
 
 def _list(value: Json) -> list[Json]:
