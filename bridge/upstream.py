@@ -146,9 +146,9 @@ class Upstream:
         )
 
     def reachable(self) -> bool:
-        """Whether the server answers at all."""
+        """Whether an iCure server answers."""
         try:
-            return self.call("GET", "icure/v", safe=True, headers={}).status_code < 500
+            return _succeeded(self.call("GET", "icure/v", safe=True, headers={}))
         except errors.BridgeError:
             return False
 
