@@ -223,7 +223,7 @@ def serving(data_dir: Path, *options: str, workers: int = 2, **environment: str)
     server = Server(process, f"http://127.0.0.1:{port}", log)
     try:
         deadline = time.monotonic() + 60
-        while not _lives(server.url):
+        while len(server.workers()) < workers or not _lives(server.url):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
