@@ -14,8 +14,10 @@ from mappings import REGISTRY
 from mappings.values import Resource
 
 INTERACTIONS = ("read", "vread", "update", "patch", "delete", "history-instance", "create", "search-type")
+_CURRENT = "iCure keeps the current version only; history and vread know no other."
 HISTORY = {
-    "Patient": "iCure keeps the current version only; history and vread know no other.",
+    "Patient": _CURRENT,
+    "HealthElement": _CURRENT,
     "Service": "Older versions are known as far as iCure keeps them: where the Service moved to another Contact.",
 }
 """What history there is, by entity type."""
@@ -41,7 +43,7 @@ def capability_statement(config: Config, base: str) -> Resource:
                     "Load your private key at /rest/icdx/v1/keychain/{dataOwnerId} first. A transaction is atomic, "
                     "not isolated: others may see a part of it while it is written. A search finds what is shared with "
                     f"the caller's data owner. Content beyond R4 is {_lenience(config.validation)}; references to "
-                    f"something unknown are {_lenience(config.references)}, but for Observation.subject."
+                    f"something unknown are {_lenience(config.references)}, but for a Patient that is a subject."
                 ),
                 "security": {
                     "cors": bool(config.cors_origins),

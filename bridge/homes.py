@@ -122,6 +122,10 @@ class Home(ABC):
     def carried(self, stored: Entity) -> Iterator[Entity]:
         """Yields what a document holds, each as iCure gives it when read alone."""
 
+    def beginning(self, entity_id: str) -> Entity:
+        """Returns what a new document has besides what the mapping says."""
+        return {}
+
     def versions(self, scope: Scope, record: Record) -> list[Record]:
         """Returns the versions that are kept, newest first: most documents have only the current one."""
         return [record]
@@ -201,6 +205,23 @@ class DocumentHome(Home):
         return {"$type": f"{self._prefix}ByIdsFilter", "ids": list(ids)}
 
 
+class ElementHome(DocumentHome):
+    """A HealthElement: a document that belongs to a patient."""
+
+    def beginning(self, entity_id: str) -> Entity:
+        """Returns the name that all versions of a HealthElement share, by which iCure's clients group them."""
+        return {"healthElementId": entity_id}
+
+    def all_filter(self, owner: str) -> Entity:
+        """Returns the filter that finds everything of a data owner."""
+        return {"$type": "HealthElementByHcPartyFilter", "hcpId": owner}
+
+    def identifier_filter(self, owner: str, identifiers: Sequence[dict[str, str]]) -> Entity:
+        """Returns the filter that finds what has one of these `{system, value}`."""
+        kind = "HealthElementByHcPartyIdentifiersFilter"
+        return {"$type": kind, "hcPartyId": owner, "identifiers": list(identifiers)}
+
+
 class ServiceHome(Home):
     """A resource that is a Service inside a Contact. Its version is an HMAC over the opened Service alone."""
 
@@ -267,6 +288,7 @@ class ServiceHome(Home):
 HOMES: dict[str, Home] = {
     "Patient": DocumentHome("patient", "Patient", "Patient", "administrativeData"),
     "Service": ServiceHome(),
+    "HealthElement": ElementHome("helement", "HealthElement", "HealthElement", "medicalInformation"),
 }
 """By entity type."""
 

@@ -19,7 +19,7 @@ from bridge import wire
 from bridge.conditions import matches, read_condition
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
-from bridge.errors import Conflict, Issue, KeyMissing, warning
+from bridge.errors import Conflict, Issue, KeyMissing, Unprocessable, warning
 from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, with_residue
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
@@ -81,7 +81,7 @@ class Incoming:
 
     @property
     def moves(self) -> bool:
-        """Whether it is an Observation that now belongs to another patient."""
+        """Whether it now belongs to another patient."""
         over = self.over
         return over is not None and self.entity.get("patientId") != over.entity.get("patientId")
 
@@ -145,6 +145,7 @@ def plan(
     for one in incoming:
         entity, residue = (one.over.entity, one.over.residue) if one.over else ({"id": one.id}, None)
         one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
+    _refuse_moves(incoming)
     new = [one for one in incoming if one.over is None or one.moves]
     changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
     moved = {one.id for one in incoming if one.moves}
@@ -152,6 +153,14 @@ def plan(
         *_creations(scope, new, found),
         *_changes(scope, changed, removals, [o for o in new if o.id in moved]),
     ]
+
+
+def _refuse_moves(incoming: Sequence[Incoming]) -> None:
+    """Raises `Unprocessable` for a document that would belong to another patient: its delegations name the first."""
+    text = "This cannot be moved to another patient: delete it, and create another."
+    fixed = [one for one in incoming if one.moves and not isinstance(home_of(one.resource_type), ServiceHome)]
+    if fixed:
+        raise Unprocessable(issues=[Issue("business-rule", text, f"{one.path}.subject") for one in fixed])
 
 
 def _settle_id(scope: Scope, one: Incoming) -> None:
@@ -215,32 +224,39 @@ def _hand_out_warnings(scope: Scope, incoming: Sequence[Incoming], start: int) -
 def _creations(scope: Scope, new: Sequence[Incoming], found: Found) -> Iterator[Write]:
     """Yields the documents that hold these resources, Patients first."""
     secret_ids: dict[str, str] = {}
-    services = []
+    services, documents = [], []
     for one in new:
         if REGISTRY[one.resource_type].entity_type == "Service":
             services.append(one)
         else:
-            yield _document(scope, one, secret_ids)
+            documents.append(one)
+    documents.sort(key=lambda one: "patientId" in one.entity)
+    for one in documents:
+        yield _document(scope, one, found, secret_ids)
     for group in contacts(services):
         yield _contact(scope, group, found, secret_ids)
 
 
-def _document(scope: Scope, one: Incoming, secret_ids: dict[str, str]) -> Write:
+def _document(scope: Scope, one: Incoming, found: Found, secret_ids: dict[str, str]) -> Write:
     home = home_of(one.resource_type)
+    patient_id = one.entity.get("patientId")
     metadata = envelope.new_metadata(
-        scope.keyring, home.type_name, delegates=scope.caller.delegates(home.purpose)
+        scope.keyring, home.type_name, owning_id=patient_id, delegates=scope.caller.delegates(home.purpose)
     )
     secret_ids[one.location] = metadata.secret_id
     entity = {
-        **one.entity,
+        **home.beginning(one.id),
+        **{name: value for name, value in one.entity.items() if name != "patientId"},
         "id": one.id,
         "created": scope.now,
         "modified": scope.now,
         "securityMetadata": metadata.security_metadata,
+        **_foreign_keys(scope, patient_id, found, secret_ids),
     }
     entity = with_residue(one.resource_type, entity, one.residue, metadata.entity_key)
     encrypted = envelope.encrypt(entity, metadata.entity_key, scope.manifests[home.type_name])
-    opened = Opened((metadata.entity_key,), (metadata.secret_id,), ())
+    owning = (patient_id,) if patient_id is not None else ()
+    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
     return Write("create", home.kind, encrypted, [one.path], [one], opened)
 
 
@@ -280,13 +296,9 @@ def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict
         "openingDate": min(one.entity["openingDate"] for one in group),
         "services": [_service(scope, one, metadata.entity_key) for one in group],
         "securityMetadata": metadata.security_metadata,
+        **_foreign_keys(scope, patient_id, found, secret_ids),
     }
     contact["groupId"] = contact["id"]
-    if patient_id is not None:
-        location = f"Patient/{patient_id}"
-        if location not in secret_ids:
-            secret_ids[location] = _secret_id(scope, found, location)
-        contact["secretForeignKeys"] = [secret_ids[location]]
     encrypted = envelope.encrypt_contact(contact, metadata.entity_key, scope.manifests)
     owning = (patient_id,) if patient_id is not None else ()
     opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
@@ -299,6 +311,16 @@ def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:
     modified = max(scope.now, (one.over.modified or 0) + 1) if one.over else scope.now
     entity = {"created": scope.now, **entity, "id": one.id, "modified": modified}
     return with_residue(one.resource_type, entity, one.residue, key)
+
+
+def _foreign_keys(scope: Scope, patient_id: str | None, found: Found, secret_ids: dict[str, str]) -> Entity:
+    """Returns what links a document to its patient: nothing when it has none."""
+    if patient_id is None:
+        return {}
+    location = f"Patient/{patient_id}"
+    if location not in secret_ids:
+        secret_ids[location] = _secret_id(scope, found, location)
+    return {"secretForeignKeys": [secret_ids[location]]}
 
 
 def _secret_id(scope: Scope, found: Found, location: str) -> str:

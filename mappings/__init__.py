@@ -1,5 +1,6 @@
 """FHIR R4 resources and iCure entities, mapped both ways without loss."""
 
+from mappings.condition import CONDITION
 from mappings.engine import Mapping
 from mappings.observation import OBSERVATION
 from mappings.patient import PATIENT
@@ -7,5 +8,6 @@ from mappings.patient import PATIENT
 REGISTRY: dict[str, Mapping] = {
     "Patient": PATIENT,
     "Observation": OBSERVATION,
+    "Condition": CONDITION,
 }
 """The resource types that are served, each with its mapping."""

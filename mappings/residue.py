@@ -6,7 +6,7 @@ base, the kept text is used, where it changed, iCure wins for that element only.
 
 A node of the residue says of one element:
   {"k": kept, "b": base}   FHIR said `kept` where iCure says `base`; either may be absent
-  {"o": {name: node}}      an object of both, with members that differ
+  {"o": {name: node}}      an object of both, with members that differ; "s": what it stands for, when it is a name
   {"l": [item], "x": [base]}  a list of both: its members in FHIR's order, and what iCure says beyond them.
 An item is {"k": kept} (FHIR alone), {"b": base} (the same on both sides), or {"b": base, "n": node}; "i" is the place
 of `base` in iCure's list where the two orders differ.
@@ -39,6 +39,7 @@ MANY = 40_000
 """More pairs than these are not compared."""
 
 _DATATYPES = [
+    "Age",
     "Quantity",
     "CodeableConcept",
     "String",
@@ -55,10 +56,11 @@ _DATATYPES = [
 ]
 CHOICES = {
     f"{choice}{datatype}": f"{choice}[x]"
-    for choice in ("value", "effective", "deceased", "multipleBirth", "author")
+    for choice in ("value", "effective", "deceased", "multipleBirth", "author", "onset", "abatement")
     for datatype in (*_DATATYPES, "Reference")
 }
 """The members of choices, by their names in JSON."""
+_CODING = frozenset(("system", "version", "code", "display"))
 _ZONED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)")
 _VALUE, _EXTRA = "", "_"
 """Members of the object that stands for a primitive together with its `_` sibling; FHIR has no such names."""
@@ -107,7 +109,8 @@ def _restored_members(base: Resource, nodes: Residue) -> Resource:
 def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node:
     if isinstance(kept, dict) and isinstance(base, dict):
         if not name.endswith("[x]"):
-            return {"o": keep(kept, base)}
+            stands_for = _stands_for(base)
+            return {"o": keep(kept, base), **({"s": stands_for} if stands_for else {})}
         if kept.keys() == base.keys():
             return {"o": _kept(kept, base)}
     elif isinstance(kept, list) and isinstance(base, list):
@@ -118,7 +121,7 @@ def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node
 def _restored(name: str, base: Json, node: Node) -> Json:
     """Returns the element for what iCure says now, None when it is absent on both sides."""
     if "o" in node:
-        if not isinstance(base, dict):
+        if not isinstance(base, dict) or not _still_stands(base, node.get("s")):
             return base
         return _restored_members(base, node["o"]) if name.endswith("[x]") else restore(base, node["o"])
     if "l" in node:
@@ -126,6 +129,27 @@ def _restored(name: str, base: Json, node: Node) -> Json:
     if isinstance(base, list) and isinstance(node.get("k"), list) and "b" not in node:
         return base + node["k"]
     return node.get("k") if _brief(base) == node.get("b") else base
+
+
+# names
+
+
+def _stands_for(value: Resource) -> list[Json]:
+    """Returns what a Reference, a Coding or a CodeableConcept stands for: a target, a code, all its codes; else nothing.
+
+    Rule: a display or a text says what something is. It is not kept when that has become something else.
+    """
+    if "reference" in value:
+        return [value["reference"]]
+    if isinstance(value.get("coding"), list):
+        return [code for coding in value["coding"] for code in _stands_for(coding)]
+    if "code" in value and value.keys() <= _CODING:
+        return [[value.get(name) for name in ("system", "code", "version")]]
+    return []
+
+
+def _still_stands(value: Resource, then: list[Json] | None) -> bool:
+    return not then or any(name in then for name in _stands_for(value))
 
 
 # lists
@@ -158,15 +182,40 @@ def _restored_list(base: list[Json], node: Node) -> Json:
     then = [*(items[at]["b"] for at in held), *node.get("x", ())]
     now = [_brief(said) for said in base]
     pairs = align(then, now)
-    found = {at: pairs[i] for i, at in enumerate(held) if i in pairs}
+    replaced = _replaced(pairs, len(held), len(now))
+    found = {at: j for i, at in enumerate(held) if (j := pairs.get(i, replaced.get(i))) is not None}
     hidden = {j for i, j in pairs.items() if i >= len(held) and then[i] == now[j]}
-    values = {at: _restored_item(base[j], items[at]) for at, j in found.items()}
+    values = {at: _restored_item(base[j], items[at]) for at, j in found.items() if j in pairs.values()}
+    for i, j in replaced.items():
+        one_text = _is_text(then[i]) and _is_text(now[j])
+        values[held[i]] = _restored_item(base[j], items[held[i]]) if one_text else base[j]
     places = [found[at] for at in held if at in found]
     if all(a < b for a, b in pairwise(places)):
         order = [at for at, item in enumerate(items) if "b" not in item or at in found]
     else:
         order = _followed(items, found)
     return _with_new(base, items, values, order, found, hidden) or None
+
+
+def _replaced(pairs: dict[int, int], then: int, now: int) -> dict[int, int]:
+    """Returns which new member stands alone where one that is gone stood alone."""
+    taken = set(pairs.values())
+    found = {}
+    for i in range(then):
+        j = pairs.get(i - 1, -1 if i == 0 else now) + 1
+        if (
+            i not in pairs
+            and j < now
+            and j not in taken
+            and pairs.get(i + 1, now if i + 1 == then else -1) == j + 1
+        ):
+            found[i] = j
+    return found
+
+
+def _is_text(value: Json) -> bool:
+    """Whether an object says one text and nothing else, so that an edit leaves nothing to know it by."""
+    return isinstance(value, dict) and value.keys() == {"text"}
 
 
 def _restored_item(base: Json, item: Node) -> Json:
