@@ -41,7 +41,7 @@ def negotiate() -> None:
     sent = request.headers.get("Content-Type", "")
     if request.method == "PATCH" and sent.partition(";")[0].strip().lower() == JSON_PATCH:
         return
-    if request.endpoint == "fhir.search_form":
+    if request.method == "POST" and request.endpoint in ("fhir.search_form", "fhir.search_all"):
         wire.check_form_type(sent)
     elif request.method in ("POST", "PUT", "PATCH"):
         wire.check_content_type(sent)

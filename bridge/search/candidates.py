@@ -30,7 +30,7 @@ SCAN_BOUND = 2000
 CHAIN_BOUND = 10_000
 """How many candidates a link of a chain, a sort that reads all, or a count may open."""
 MOST_RUNS = 16
-STEP, LARGEST_STEP = 20, 500
+STEP, LARGEST_STEP = 20, 200
 
 Order = Callable[[Record], Any]
 
@@ -249,6 +249,8 @@ def _read(
     while at < len(run):
         chunk = run[at : at + step]
         positions = {entity_id: at + i for i, entity_id in enumerate(chunk, 1)}
-        for record in home.read_all(scope, found.resource_type, chunk):
+        records = home.read_all(scope, found.resource_type, chunk)[::-1]
+        while records:
+            record = records.pop()
             yield record, which, positions[record.id]
         at, step = at + step, min(step * 2, LARGEST_STEP)
