@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from flask import Flask, Request, Response
 from flask_cors import CORS
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge import errors, logs
 from bridge.auth import Authenticator
@@ -66,8 +66,13 @@ class _Request(Request):
     """
 
     def get_data(self, *args: Any, **options: Any) -> Any:
-        """Returns the body. Raises `RequestEntityTooLarge`."""
-        data = super().get_data(*args, **options)
+        """Returns the body. Raises `RequestEntityTooLarge`, and `BadRequest` for chunks that cannot be read."""
+        try:
+            data = super().get_data(*args, **options)
+        except HTTPException:
+            raise
+        except Exception as e:
+            raise BadRequest from e
         if self.max_content_length is not None and len(data) >= self.max_content_length:
             raise RequestEntityTooLarge
         return data
