@@ -34,12 +34,23 @@ def apply(scope: Scope, writes: Sequence[Write]) -> list[Entity]:
         for batch in _batches(writes):
             tried += batch
             stored |= _written(scope, batch)
+            for write in batch:
+                _check_whole(write, stored[id(write)])
     except BridgeError as e:
         refused = len(tried) == 1 and e.status < 500
         for left in [] if refused else _undo(scope, tried, stored):
             e.issues += [Issue("incomplete", "This could not be undone.", path) for path in left.paths]
         raise
     return [stored[id(write)] for write in writes]
+
+
+def _check_whole(write: Write, stored: Entity) -> None:
+    """Raises `UpstreamFailed` when iCure kept fewer Services of a Contact than were sent."""
+    kept = {service["id"] for service in stored.get("services", ())}
+    if not kept >= {service["id"] for service in write.entity.get("services", ())}:
+        raise UpstreamFailed(
+            issues=[Issue("transient", "iCure did not keep all of this.", p) for p in write.paths]
+        )
 
 
 def _batches(writes: Sequence[Write]) -> list[list[Write]]:
