@@ -59,7 +59,7 @@ def _said_in_words(config: Config) -> Iterator[None]:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: one per core.")
-@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: measured.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: 4.")
 @data_dir_option
 @click.option("--no-demo", is_flag=True, help="Make no demo accounts in the embedded store.")
 def serve(
@@ -155,10 +155,9 @@ def add(name: str, password: str, admin: bool, key_file: Path | None, data_dir: 
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             environment.write_secret_file(file, {k: made[k] for k in ("login", "dataOwnerId", "privateKey")})
-        except FileExistsError as e:
-            raise click.ClickException(f"{file} exists; it is not overwritten.") from e
         except OSError as e:
-            raise click.ClickException(f"{file} cannot be written: {e.strerror}.") from e
+            why = "exists; it is not overwritten" if file.exists() else f"cannot be written: {e.strerror}"
+            raise click.ClickException(f"{file} {why}.") from e
         try:
             environment.store_account(config.data_dir, made, is_admin=admin)
         except BaseException as e:
