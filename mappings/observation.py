@@ -111,14 +111,11 @@ class Code:
         return {"codes": [c for c in old if not _is_code(c)] + mine or None, "label": label}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
-        """Returns the code; from a Service without any code, its label as text."""
+        """Returns the codes, and the label as text."""
         codings = Codings().to_fhir([c for c in value.get("codes") or () if _is_code(c)], context)
         label = text.said(value.get("label"))
-        if codings and label and "display" not in codings[0]:
-            codings[0]["display"] = label
-        if codings:
-            return {"coding": codings}
-        return {"text": label} if label else {"extension": [{"url": ABSENT, "valueCode": "unknown"}]}
+        said = {**({"coding": codings} if codings else {}), **({"text": label} if label else {})}
+        return said or {"extension": [{"url": ABSENT, "valueCode": "unknown"}]}
 
 
 def _is_code(stub: Entity) -> bool:

@@ -523,6 +523,7 @@ def _picture_to_fhir(picture: str) -> list[Resource] | None:
     return [{"contentType": next(kinds, "image/jpeg"), "data": picture}] if picture else None
 
 
+PHOTO = Function(_picture_to_icure, _picture_to_fhir)
 RESIDUE_ID = "f3c1a3b2-6f0e-5a52-9d1c-6b1c3a0d9e01"
 
 
@@ -610,7 +611,7 @@ PATIENT = Mapping(
         row("birthDate", "dateOfBirth", fuzzy_date),
         row("deceasedBoolean deceasedDateTime", "deceased dateOfDeath", Deceased()),
         row("maritalStatus", "personalStatus", Function(_marital_to_icure, _marital_to_fhir)),
-        row("photo", "picture", Function(_picture_to_icure, _picture_to_fhir)),
+        row("photo", "picture", PHOTO),
         row("contact", "partnerships", each(Contact()), where=lambda p: not is_link(p)),
         row("communication", "languages", Function(_languages_to_icure, _languages_to_fhir)),
         row(

@@ -135,7 +135,7 @@ def _restored(name: str, base: Json, node: Node) -> Json:
 
 
 def _stands_for(value: Resource) -> list[Json]:
-    """Returns what a Reference, a Coding or a CodeableConcept stands for: a target, a code, all its codes; else nothing.
+    """Returns what a Reference, a Coding or a CodeableConcept stands for: its target or its codes; else nothing.
 
     Rule: a display or a text says what something is. It is not kept when that has become something else.
     """

@@ -241,11 +241,9 @@ def test_services_that_the_sdk_wrote_are_valid_observations_and_found(world: Wor
         assert observation["subject"] == {"reference": f"Patient/{patient_id}"}
         assert bare(world.fhir.read(f"Observation/{observation['id']}")) == bare(observation)
     said = {name: found[s["id"]] for name, s in services.items() if name != "medication"}
-    assert said["measure"]["code"]["coding"][0] == {
-        "system": LOINC,
-        "version": "2",
-        "code": "29463-7",
-        "display": "weight",
+    assert said["measure"]["code"] == {
+        "coding": [{"system": LOINC, "version": "2", "code": "29463-7"}],
+        "text": "weight",
     }
     assert said["measure"]["effectiveDateTime"].startswith("2024-01-01T12:00:00")
     assert wire.dump(said["measure"]["valueQuantity"]) == (
