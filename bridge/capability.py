@@ -18,9 +18,17 @@ _CURRENT = "iCure keeps the current version only; history and vread know no othe
 HISTORY = {
     "Patient": _CURRENT,
     "HealthElement": _CURRENT,
+    "HealthcareParty": _CURRENT,
     "Service": "Older versions are known as far as iCure keeps them: where the Service moved to another Contact.",
 }
 """What history there is, by entity type."""
+OPERATIONS = {"Patient": ("everything",), "Observation": ("lastn",)}
+"""Operations beside $validate, by resource type."""
+DEFINITIONS = {
+    "validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+    "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+    "lastn": "http://hl7.org/fhir/OperationDefinition/Observation-lastn",
+}
 RELEASED = "2026-11-21"
 
 
@@ -82,6 +90,7 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalRead": "full-support",
         "conditionalUpdate": True,
         "conditionalDelete": "single",
+        "operation": [{"name": name, "definition": DEFINITIONS[name]} for name in _operations(resource_type)],
         "searchParam": [
             {
                 "name": name,
@@ -91,6 +100,10 @@ def _resource(resource_type: str) -> dict[str, Any]:
             for name, parameter in PARAMETERS[resource_type].items()
         ],
     }
+
+
+def _operations(resource_type: str) -> list[str]:
+    return ["validate", *OPERATIONS.get(resource_type, ())]
 
 
 def smart(base: str) -> dict[str, Any]:

@@ -72,3 +72,75 @@ def test_the_smart_configuration_promises_nothing(esmith: Caller) -> None:
     said = esmith.http.get("/rest/fhir/r4/.well-known/smart-configuration").json
     assert said["capabilities"] == []
     assert not any(name.endswith("_endpoint") for name in said)
+
+
+def observation(patient: str, code: str, day: int) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+        "subject": {"reference": f"Patient/{patient}"},
+        "effectiveDateTime": f"2024-03-{day:02}",
+    }
+
+
+def ids(bundle: dict[str, Any]) -> list[str]:
+    return [entry["resource"]["id"] for entry in bundle.get("entry", [])]
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_everything_is_the_patient_and_all_that_belongs_to_it(esmith: Caller, count: int) -> None:
+    patient, other = esmith.created(PATIENT), esmith.created(PATIENT)
+    mine = [esmith.created(observation(patient["id"], "8867-4", day))["id"] for day in (1, 2, 3, 4)]
+    esmith.created(observation(other["id"], "8867-4", 1))
+    found, path = [], f"Patient/{patient['id']}/$everything?_count={count}"
+    while path:
+        answer = esmith.get(path)
+        assert answer.status_code == 200, answer.text
+        found += ids(answer.json)
+        assert len(ids(answer.json)) <= count
+        path = next((link["url"] for link in answer.json["link"] if link["relation"] == "next"), "")
+    assert found[0] == patient["id"]
+    assert sorted(found[1:]) == sorted(mine)
+
+
+def test_everything_may_be_narrowed(esmith: Caller) -> None:
+    patient = esmith.created(PATIENT)
+    esmith.created(observation(patient["id"], "8867-4", 1))
+    url = f"Patient/{patient['id']}/$everything"
+    assert ids(esmith.get(f"{url}?_type=Patient").json) == [patient["id"]]
+    assert len(ids(esmith.get(f"{url}?_since=2001-01-01T00:00:00Z").json)) == 2
+    assert ids(esmith.get(f"{url}?_since=2901-01-01T00:00:00Z").json) == [patient["id"]]
+
+
+BAD_EVERYTHING = ["_count=0", "_count=x", "_type=Basic", "start=2020", "_cursor=x", "_since=yesterday"]
+
+
+@pytest.mark.parametrize("query", BAD_EVERYTHING)
+def test_everything_refuses_what_it_does_not_know(esmith: Caller, query: str) -> None:
+    patient = esmith.created(PATIENT)
+    assert_outcome(esmith.get(f"Patient/{patient['id']}/$everything?{query}"), 400)
+
+
+def test_everything_of_nobody_is_not_found(esmith: Caller) -> None:
+    assert_outcome(esmith.get("Patient/nobody/$everything"), 404)
+
+
+def test_lastn_gives_the_latest_of_each_code(esmith: Caller) -> None:
+    patient = esmith.created(PATIENT)["id"]
+    made = {
+        (code, day): esmith.created(observation(patient, code, day))["id"]
+        for code in ("8867-4", "718-7")
+        for day in (5, 9, 7)
+    }
+    one = esmith.get(f"Observation/$lastn?patient={patient}").json
+    assert sorted(ids(one)) == sorted([made["8867-4", 9], made["718-7", 9]])
+    two = esmith.get(f"Observation/$lastn?patient=Patient/{patient}&max=2&code=http://loinc.org|718-7").json
+    assert ids(two) == [made["718-7", 9], made["718-7", 7]]
+
+
+@pytest.mark.parametrize(
+    "query", ["", "code=718-7", "patient=x&max=0", "patient=x&max=a", "patient=x&shoe=1"]
+)
+def test_lastn_refuses_what_it_cannot_answer(esmith: Caller, query: str) -> None:
+    assert_outcome(esmith.get(f"Observation/$lastn?{query}"), 400)

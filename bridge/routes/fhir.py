@@ -107,6 +107,19 @@ def create(resource_type: str) -> Response:
     return write(interactions.create_unless(asked, one, condition))
 
 
+@bp.get("/Patient/<logical_id>/$everything")
+def everything(logical_id: str) -> Response:
+    """FHIR $everything. https://hl7.org/fhir/R4/patient-operation-everything.html"""
+    asked, _, _ = _instance("Patient", logical_id)
+    return fhir(operations.everything(asked, logical_id, arguments()))
+
+
+@bp.get("/Observation/$lastn")
+def last_n() -> Response:
+    """FHIR $lastn. https://hl7.org/fhir/R4/observation-operation-lastn.html"""
+    return fhir(operations.last_n(scope(), arguments()))
+
+
 @bp.post("/<resource_type>/$validate")
 @bp.post("/<resource_type>/<logical_id>/$validate")
 def validate(resource_type: str, logical_id: str | None = None) -> Response:
