@@ -551,7 +551,11 @@ SEARCH = (
     token("status", "status", "status", system=STATUS),
     token("category", "category", "category"),
     token("code", "code", "codes", documentation="Without a system: among one patient's, or few."),
-    date("date", "effectiveDateTime effectivePeriod effectiveTiming effectiveInstant"),
+    date(
+        "date",
+        "effectiveDateTime effectivePeriod effectiveTiming effectiveInstant",
+        documentation="Within a patient, lt and le see a Period without start by its end, a Timing by its first event.",
+    ),
     refers("subject", "subject", _SUBJECTS, "patient"),
     refers("patient", "subject", "Patient", "patient"),
     refers("encounter", "encounter", "Encounter"),

@@ -150,18 +150,20 @@ def _intersection(filters: Sequence[Entity]) -> Entity:
 def _by_date(scope: Scope, query: Query, criteria: Sequence[Criterion]) -> Candidates | None:
     """Returns a patient's candidates in the order of iCure's own index of dates; None where it has none.
 
-    Each data owner and each id of the patient is a run of its own, as iCure orders no further.
+    Each data owner and each id of the patient is a run of its own, as iCure orders no further. Where no order is asked
+    for and a date is, the newest come first: what was asked for is then near the beginning.
     """
     kind = REGISTRY[query.resource_type].entity_type
     patients = [c for c in criteria if c.secret_ids]
-    if query.sort not in (("date",), ("-date",)) or kind != "Service" or not patients:
+    dated_by_default = not query.sort and any(c.starts for c in criteria)
+    if not (query.sort in (("date",), ("-date",)) or dated_by_default) or kind != "Service" or not patients:
         return None
     first = min(patients, key=lambda c: len(c.secret_ids))
     pairs = list(product(scope.owners, first.secret_ids))
     keys = scope.client.access_keys
     if len(pairs) > MOST_RUNS or (keys is not None and keys("Contact")):
         return None
-    home, descending = home_of(query.resource_type), query.sort == ("-date",)
+    home, descending = home_of(query.resource_type), query.sort != ("date",)
     rest = _filters(scope, query, [c for c in criteria if c is not first])
     runs = []
     for owner, secret_id in pairs:

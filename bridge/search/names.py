@@ -100,8 +100,7 @@ def _having(resource_type: str, text: str, depth: int) -> Name | None:
     reference = parameters(other).get(link)
     if reference is not None and reference.type == "reference" and name and _names(reference, resource_type):
         inner = parse(other, name, depth + 1)
-        if inner is not None:
-            return Name(resource_type, reference, "", (other,), (inner,), reverse=True)
+        return inner and Name(resource_type, reference, "", (other,), (inner,), reverse=True)
     for at, reverse in ((other, True), (resource_type, False)):
         target = resource_type if reverse else other
         for candidate in _OF_PATIENT:

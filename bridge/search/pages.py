@@ -18,7 +18,7 @@ from bridge.scope import Scope
 from bridge.search.candidates import CHAIN_BOUND, Candidates, candidates, matches, walk
 from bridge.search.query import Query
 
-PAGE_BOUND = 2000
+PAGE_BOUND = 1000
 """How many candidates one page opens; where few of them match it ends there, and `next` goes on."""
 LONGEST_CURSOR = 1500
 CURSOR_SECONDS = 3600

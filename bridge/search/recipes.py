@@ -129,10 +129,11 @@ def _calendar(at: Bound, days: int, *, floor: bool = False) -> int:
 def start_bounds(prefix: str, asked: Span) -> tuple[int | None, int | None]:
     """Returns between which of iCure's dates the beginning of what is found must lie, None for open ends.
 
-    A period is in iCure's index with one end only, so that most prefixes say nothing of it.
+    iCure's index has the beginning of a period only (the end where there is no beginning; of a Timing the first event),
+    so that nothing bounds from below what may have begun long before.
     """
     low = asked.low if prefix == "eq" else asked.high if prefix == "sa" else -math.inf
-    high = asked.high if prefix == "eq" else asked.low if prefix == "eb" else math.inf
+    high = asked.high if prefix in ("eq", "le") else asked.low if prefix in ("eb", "lt") else math.inf
     start = _calendar(low, -1, floor=True) * _SECONDS if low > -math.inf else None
     end = _calendar(high, 1) * _SECONDS + 235_959 if high < math.inf else None
     return start, end

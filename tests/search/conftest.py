@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,10 +20,10 @@ from tests.search.library import OBSERVATIONS, PATIENTS
 class Library:
     """Two callers with the same resources each; nothing is shared between them."""
 
-    callers: dict[str, Caller]
-    ids: dict[str, str]
+    callers: dict[str, Caller] = field(repr=False)
+    ids: dict[str, str] = field(repr=False)
     """esmith's server ids by client id."""
-    resources: dict[str, dict[str, Any]]
+    resources: dict[str, dict[str, Any]] = field(repr=False)
     """esmith's resources as read, by client id."""
 
     @property
