@@ -59,7 +59,7 @@ def _said_in_words(config: Config) -> Iterator[None]:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes. Default: one per core.")
-@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: 4.")
+@click.option("--threads", type=click.IntRange(1), help="Threads per process. Default: 8.")
 @data_dir_option
 @click.option("--no-demo", is_flag=True, help="Make no demo accounts in the embedded store.")
 def serve(

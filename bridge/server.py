@@ -20,7 +20,7 @@ from bridge import errors, logs, wire
 from bridge.app import create_app
 from bridge.config import Config
 
-DEFAULT_THREADS = 4
+DEFAULT_THREADS = 8
 KEEP_ALIVE_SECONDS = 30
 GRACE_SECONDS = 30
 LONGEST_REQUEST_LINE = 8190
