@@ -16,7 +16,7 @@ from bridge.references import by_ids_or_client_ids, client_ids
 from bridge.scope import Scope
 from bridge.search import predicates, values
 from bridge.search.names import Name
-from bridge.search.recipes import RECIPES, of_patients, start_bounds
+from bridge.search.recipes import BEGINNINGS, RECIPES, of_patients, start_bounds
 from mappings import REGISTRY
 from mappings.search import Parameter
 from mappings.values import Entity, Resource
@@ -81,7 +81,7 @@ def _filters(scope: Scope, name: Name, wanted: Sequence[str]) -> tuple[Entity, .
     """Returns filters for all of these values, none when one of them cannot be narrowed."""
     parameter = name.parameter
     recipe = RECIPES.get(REGISTRY[name.resource_type].entity_type, {}).get(parameter.icure)
-    if recipe is None:
+    if recipe is None or (recipe in BEGINNINGS and name.modifier == "contains"):
         return ()
     found = [recipe(owner, _read(scope, parameter, w)) for owner in scope.owners for w in wanted]
     return tuple(f for f in found if f is not None) if all(f is not None for f in found) else ()

@@ -151,14 +151,15 @@ def _stub(kind: str, owner_member: str, *names: str, prefix: str = "") -> Recipe
     def recipe(owner: str, value: Token) -> Entity | None:
         if not value.system:
             return None
+        of_owner = {owner_member: owner} if owner_member else {}
         found: list[Entity] = []
         for name in names:
             if value.code:
                 said = {f"{name}Type": value.system, f"{name}Code": value.code}
-                found.append({"$type": kind, owner_member: owner, **said})
+                found.append({"$type": kind, **of_owner, **said})
             elif prefix:
                 said = {f"{name}Type": value.system, f"{name}CodePrefix": ""}
-                found.append({"$type": prefix.format(name.title()), owner_member: owner, **said})
+                found.append({"$type": prefix.format(name.title()), **of_owner, **said})
             else:
                 return None
         return union(found)
@@ -193,6 +194,8 @@ def _party_name(owner: str, value: str) -> Entity | None:
     return {"$type": "HealthcarePartyByNameFilter", "name": value}
 
 
+BEGINNINGS = frozenset((_party_name,))
+"""Recipes that find by the beginning of a text only."""
 RECIPES: dict[str, dict[str, Recipe]] = {
     "Patient": {
         "identifier": _identifier("PatientByHcPartyAndIdentifiersFilter", system_alone=True),
