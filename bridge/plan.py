@@ -240,24 +240,37 @@ def _creations(scope: Scope, new: Sequence[Incoming], found: Found) -> Iterator[
 def _document(scope: Scope, one: Incoming, found: Found, secret_ids: dict[str, str]) -> Write:
     home = home_of(one.resource_type)
     patient_id = one.entity.get("patientId")
-    metadata = envelope.new_metadata(
-        scope.keyring, home.type_name, owning_id=patient_id, delegates=scope.caller.delegates(home.purpose)
-    )
-    secret_ids[one.location] = metadata.secret_id
     entity = {
         **home.beginning(one.id),
         **{name: value for name, value in one.entity.items() if name != "patientId"},
         "id": one.id,
         "created": scope.now,
         "modified": scope.now,
-        "securityMetadata": metadata.security_metadata,
-        **_foreign_keys(scope, patient_id, found, secret_ids),
     }
-    entity = with_residue(one.resource_type, entity, one.residue, metadata.entity_key)
-    encrypted = envelope.encrypt(entity, metadata.entity_key, scope.manifests[home.type_name])
-    owning = (patient_id,) if patient_id is not None else ()
-    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
-    return Write("create", home.kind, encrypted, [one.path], [one], opened)
+    if not home.encrypts:
+        opened = Opened((), (), ())
+    else:
+        metadata = envelope.new_metadata(
+            scope.keyring,
+            home.type_name,
+            owning_id=patient_id,
+            delegates=scope.caller.delegates(home.purpose),
+        )
+        secret_ids[one.location] = metadata.secret_id
+        entity["securityMetadata"] = metadata.security_metadata
+        entity |= _foreign_keys(scope, patient_id, found, secret_ids)
+        owning = (patient_id,) if patient_id is not None else ()
+        opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
+    return Write("create", home.kind, _closed(scope, one, entity, opened), [one.path], [one], opened)
+
+
+def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Entity:
+    """Returns a document as it goes upstream: its residue in its slot, encrypted where its home encrypts."""
+    home = home_of(one.resource_type)
+    if not home.encrypts:
+        return with_residue(one.resource_type, entity, one.residue, None)
+    entity = with_residue(one.resource_type, entity, one.residue, opened.entity_key)
+    return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name])
 
 
 def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
@@ -380,12 +393,10 @@ def _of_contact(services: dict[str, dict[str, _ServiceChange]], record: Record) 
 
 
 def _rewritten(scope: Scope, one: Incoming, over: Record) -> Write:
-    home = home_of(one.resource_type)
-    key = over.opened.entity_key
     entity = {k: v for k, v in one.entity.items() if k not in ("patientId", "deletionDate")}
-    entity = with_residue(one.resource_type, {**entity, "modified": scope.now}, one.residue, key)
-    encrypted = envelope.encrypt(entity, key, scope.manifests[home.type_name])
-    return Write("modify", home.kind, encrypted, [one.path], [one], over.opened, over.document)
+    closed = _closed(scope, one, {**entity, "modified": scope.now}, over.opened)
+    kind = home_of(one.resource_type).kind
+    return Write("modify", kind, closed, [one.path], [one], over.opened, over.document)
 
 
 def _rewritten_contacts(scope: Scope, services: dict[str, dict[str, _ServiceChange]]) -> Iterator[Write]:

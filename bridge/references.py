@@ -200,8 +200,8 @@ def _look_up(scope: Scope, targets: Iterable[str], found: Found) -> None:
         existing = known_parties(scope, parties)
         found.known |= {f"{k}/{p}" for k in PARTIES for p in by_type.get(k, ()) if p in existing}
     for kind in by_type.keys() & REGISTRY.keys():
-        records = by_ids(scope, kind, by_type[kind])
-        rest = by_type[kind] - {record.id for record in records}
+        records = by_ids(scope, kind, by_type[kind]) if kind not in PARTIES else []
+        rest = {i for i in by_type[kind] if f"{kind}/{i}" not in found.known} - {r.id for r in records}
         for record in by_client_ids(scope, kind, sorted(rest)):
             if not record.deleted:
                 records.append(record)

@@ -244,7 +244,7 @@ class Addresses:
             (j, t, _said_telecom(t, a, context)) for j, a in enumerate(old) for t in a.get("telecoms") or ()
         ]
         wanted = value.get("telecom") or []
-        pairs = align(wanted, [natural for _, _, natural in had])
+        pairs = align(wanted, [natural for _, _, natural in had], partial=True)
         for i, telecom in enumerate(wanted):
             j, under, natural = had[pairs[i]] if i in pairs else (-1, None, None)
             one = under if natural == telecom else said_over(TELECOM, telecom, under, context)
@@ -283,7 +283,7 @@ def _places(
     """
     bare = [{n: v for n, v in address.items() if n != "telecoms"} for address in old]
     naturals = [ADDRESS.to_fhir(address, context) for address in bare]
-    pairs = align(wanted, naturals)
+    pairs = align(wanted, naturals, partial=True)
     places: list[Entity] = []
     homes: dict[int, Entity] = {}
     for i, address in enumerate(wanted):

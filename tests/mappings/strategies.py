@@ -569,6 +569,38 @@ health_elements = some(
 ).map(lambda drawn: {"id": "00000000-0000-4000-8000-0000000000bb", "rev": "1-b", **drawn})
 
 
+parties = some(
+    created=MOMENTS,
+    modified=MOMENTS,
+    identifier=few(identifiers),
+    name=ENTITY_TEXTS,
+    companyName=ENTITY_TEXTS,
+    names=few(names),
+    firstName=ENTITY_TEXTS,
+    gender=GENDERS,
+    civility=ENTITY_TEXTS,
+    speciality=ENTITY_TEXTS,
+    specialityCodes=few(code_stubs),
+    addresses=few(addresses),
+    languages=few(st.sampled_from(["en", "fr", "nl-BE", "", "français"])),
+    picture=base64_texts | st.just("not base64!"),
+    type=st.sampled_from(["persphysician", "medicalhouse", "organization", "x\ny", ""]),
+    codes=distinct(code_stubs | st.just({"type": "http://example.org/a", "code": "t", "context": "type"})),
+    tags=distinct(code_stubs),
+    nihii=ENTITY_TEXTS,
+    ssin=ENTITY_TEXTS,
+    parentId=UUIDS,
+    userId=UUIDS,
+    publicKey=st.just("30820122"),
+    hcPartyKeys=st.dictionaries(UUIDS, few(st.just("ab12")), max_size=1),
+    aesExchangeKeys=st.just({"k": {"d": {"f": "ab"}}}),
+    notes=ENTITY_TEXTS,
+    properties=few(st.fixed_dictionaries({"id": UUIDS, "typedValue": some(type=st.just("STRING"))})),
+).map(
+    lambda drawn: {"id": "00000000-0000-4000-8000-0000000000cc", "rev": "1-c", "lastName": "Smith", **drawn}
+)
+
+
 def _with_names(patient: Entity) -> Entity:
     """Returns a patient with the last name that the server insists on, mostly that of its first name."""
     first = next(iter(patient.get("names") or ()), None) or {}
@@ -584,5 +616,6 @@ ENTITIES: dict[str, SearchStrategy[Entity]] = {
     "Patient": patients.map(_with_names),
     "Service": services(),
     "HealthElement": health_elements,
+    "HealthcareParty": parties,
 }
 """What SDKs write, by entity type."""
