@@ -187,7 +187,7 @@ class Each:
             said = [self._codec.to_icure(v, None, context) for v in values]
             return [s for s in said if s is not None] or None
         naturals = [self._codec.to_fhir(o, context) for o in old]
-        pairs = align(values, naturals)
+        pairs = align(values, naturals, partial=True)
         under = (old[pairs[i]] if i in pairs else None for i in range(len(values)))
         said = [said_over(self._codec, v, o, context) for v, o in zip(values, under, strict=True)]
         mute = [o for o, natural in zip(old, naturals, strict=True) if natural is None]

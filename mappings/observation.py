@@ -490,7 +490,7 @@ def _parts(
 ) -> list[Entity]:
     """Returns components as Services, each with an id."""
     was = [p for key, c in old.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
-    pairs = align(components, [COMPONENT.to_fhir(part, context) for part in was])
+    pairs = align(components, [COMPONENT.to_fhir(part, context) for part in was], partial=True)
     taken = {was[j].get("id") for j in pairs.values()}
     parts = []
     for i, component in enumerate(components):

@@ -281,10 +281,13 @@ def _pairs(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] |
     return pairs
 
 
-def align(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
-    """Returns which member of `right` each of `left` is: the same one first, else the most similar."""
+def align(left: Sequence[Json], right: Sequence[Json], *, partial: bool = False) -> dict[int, int]:
+    """Returns which member of `right` each of `left` is: the same one first, else the most similar.
+
+    `partial`: those of `right` say only a part of what those of `left` say.
+    """
     pairs = _same(left, right)
-    _add_similar(left, right, pairs, partial=False, least=SIMILAR)
+    _add_similar(left, right, pairs, partial=partial, least=SIMILAR)
     return pairs
 
 
