@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
 
 PATIENT = {
     "resourceType": "Patient",
     "id": "pat1",
-    "text": {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml"><p>Donald DUCK</p></div>'},
+    "text": {
+        "status": "generated",
+        "div": '<div xmlns="http://www.w3.org/1999/xhtml"><p>Donald DUCK</p></div>',
+    },
     "identifier": [{"use": "usual", "system": "urn:oid:0.1.2.3.4.5.6.7", "value": "654321"}],
     "active": True,
     "name": [{"use": "official", "family": "Donald", "given": ["Duck"]}],
@@ -83,3 +90,24 @@ def test_the_tutorial_runs_a_second_time(esmith: Caller) -> None:
     refused = esmith.get("Observation/f001")
     assert_outcome(refused, 412, "multiple-matches")
     assert refused.json["issue"][0]["diagnostics"].count("Observation/") == 2
+
+
+def test_the_tutorials_own_files_work_twice(esmith: Caller, corpus: Path) -> None:
+    folder = corpus.parents[1] / "tutorial"
+    if not folder.is_dir():
+        pytest.skip(f"no tutorial files in {folder}")
+    patient, single, several = (
+        (folder / f"{n}.json").read_bytes() for n in ("patient", "observation", "bundle")
+    )
+    for _ in range(2):
+        assert esmith.post("Patient", patient).status_code == 201
+        assert esmith.get("Patient/pat1").status_code == 200
+        assert esmith.post("Observation", single).status_code == 201
+        answer = esmith.post("", several)
+        assert [e["response"]["status"] for e in answer.json["entry"]] == ["201 Created"] * 2
+        assert [p["id"] for p in esmith.found("Patient?_has:Observation:_tag=http://loinc.org|718-7")] == [
+            DEMO_PATIENT
+        ]
+        assert esmith.delete("Patient/pat1").status_code == 204
+        assert_outcome(esmith.get("Patient/pat1"), 410, "deleted")
+    assert_outcome(esmith.get("Observation/f001"), 412, "multiple-matches")
