@@ -8,9 +8,11 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from bridge import search
 from bridge.config import Config
-from bridge.search import PARAMETERS
+from bridge.patch import JSON_PATCH, MERGE_PATCH
 from mappings import REGISTRY
+from mappings.search import Parameter
 from mappings.values import Resource
 
 INTERACTIONS = ("read", "vread", "update", "patch", "delete", "history-instance", "create", "search-type")
@@ -43,7 +45,7 @@ def capability_statement(config: Config, base: str) -> Resource:
         "implementation": {"description": "FHIR R4 on iCure, end-to-end encrypted", "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
-        "patchFormat": ["application/json-patch+json", "application/fhir+json"],
+        "patchFormat": [JSON_PATCH, "application/fhir+json", MERGE_PATCH],
         "rest": [
             {
                 "mode": "server",
@@ -91,15 +93,18 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalUpdate": True,
         "conditionalDelete": "single",
         "operation": [{"name": name, "definition": DEFINITIONS[name]} for name in _operations(resource_type)],
+        "searchInclude": search.includes(resource_type),
+        "searchRevInclude": search.reverse_includes(resource_type),
         "searchParam": [
-            {
-                "name": name,
-                "type": parameter.type,
-                **({"documentation": parameter.documentation} if parameter.documentation else {}),
-            }
-            for name, parameter in PARAMETERS[resource_type].items()
+            {"name": name, "type": parameter.type, "documentation": _search_words(resource_type, parameter)}
+            for name, parameter in search.PARAMETERS[resource_type].items()
         ],
     }
+
+
+def _search_words(resource_type: str, parameter: Parameter) -> str:
+    found = search.found_by(resource_type, parameter)
+    return f"{found[0].upper()}{found[1:]}. {parameter.documentation}".strip()
 
 
 def _operations(resource_type: str) -> list[str]:

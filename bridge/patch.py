@@ -1,8 +1,9 @@
-"""Patches: JSON Patch and FHIRPath Patch, applied to a resource as FHIR says it.
+"""Patches: JSON Patch and FHIRPath Patch, applied to a resource as FHIR says it, and JSON Merge Patch.
 
 Facts: https://hl7.org/fhir/R4/http.html#patch, https://www.rfc-editor.org/rfc/rfc6902,
-https://hl7.org/fhir/R4/fhirpatch.html. The paths of a FHIRPath Patch are simple: elements, indexes, `where(x = y)`,
-`extension(url)`, `first()` and `last()`.
+https://hl7.org/fhir/R4/fhirpatch.html, https://www.rfc-editor.org/rfc/rfc7396. fhirpy sends some elements of a
+resource as `application/json`: a merge patch that does not say so. The paths of a FHIRPath Patch are simple: elements,
+indexes, `where(x = y)`, `extension(url)`, `first()` and `last()`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bridge.wire.shapes import Shape, resource_shape
 from mappings.residue import CHOICES
 from mappings.values import Json, Resource
 
-JSON_PATCH = "application/json-patch+json"
+JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 MOST_OPERATIONS = 1000
 
 Patch = Callable[[Resource], Resource]
@@ -33,11 +34,28 @@ def read_patch(body: bytes, content_type: str, max_bytes: int) -> Patch:
 
     What the patch makes of a resource may not grow beyond `max_bytes`.
     """
-    if content_type.partition(";")[0].strip().lower() == JSON_PATCH:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == JSON_PATCH:
         operations = wire.parse(b'{"patch":' + body + b"}")["patch"]
         return lambda resource: json_patch(resource, operations, max_bytes)
-    parameters = wire.parse(body)
-    return lambda resource: fhirpath_patch(resource, parameters)
+    sent = wire.parse(body)
+    if kind == MERGE_PATCH or (kind == "application/json" and sent.get("resourceType") != "Parameters"):
+        return lambda resource: merge_patch(resource, sent)
+    return lambda resource: fhirpath_patch(resource, sent)
+
+
+def merge_patch(resource: Resource, changes: Resource) -> Resource:
+    """Returns a resource with the members of `changes` in the place of its own; null takes one away."""
+    merged = dict(resource)
+    for name, change in changes.items():
+        if change is None:
+            merged.pop(name, None)
+        elif isinstance(change, dict):
+            there = merged.get(name)
+            merged[name] = merge_patch(there if isinstance(there, dict) else {}, change)
+        else:
+            merged[name] = change
+    return merged
 
 
 def json_patch(resource: Resource, operations: Json, max_bytes: int) -> Resource:

@@ -140,6 +140,43 @@ def test_a_json_patch_changes_what_it_says_and_keeps_the_rest(esmith: Caller) ->
     assert b'"value":7.50' in read.data
 
 
+MERGES = {
+    "a type of its own": "application/merge-patch+json",
+    "plain JSON": "application/json",
+}
+
+
+@pytest.mark.parametrize("content_type", MERGES.values(), ids=MERGES)
+def test_a_merge_patch_puts_elements_in_the_place_of_others(esmith: Caller, content_type: str) -> None:
+    created = esmith.created(patient(gender="female", maritalStatus={"text": "married"}, birthDate="1867"))
+    change = b'{"gender":null,"birthDate":"1867-11-07","maritalStatus":{"text":null,"coding":[{"code":"W"}]}}'
+    answer = esmith.send("PATCH", url(created), change, Content_Type=content_type)
+    assert answer.status_code == 200, answer.text
+    expected = created | {"birthDate": "1867-11-07", "maritalStatus": {"coding": [{"code": "W"}]}}
+    del expected["gender"]
+    assert answer.json | {"meta": created["meta"]} == expected
+
+
+BAD_MERGES = {
+    "a list": (b"[]", 400),
+    "no JSON": (b"{", 400),
+    "another id": (b'{"id":"x"}', 422),
+    "no type": (b'{"resourceType":null}', 422),
+    "invalid after it": (b'{"gender":"man"}', 400),
+    "unknown element": (b'{"nome":"x"}', 400),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), BAD_MERGES.values(), ids=BAD_MERGES)
+def test_a_merge_patch_that_cannot_be_applied_changes_nothing(
+    esmith: Caller, body: bytes, status: int
+) -> None:
+    created = esmith.created(patient())
+    answer = esmith.send("PATCH", url(created), body, Content_Type="application/merge-patch+json")
+    assert_outcome(answer, status)
+    assert esmith.get(url(created)).json == created
+
+
 def operation(kind: str, path: str, **parts: Any) -> dict[str, Any]:
     said = [{"name": "type", "valueCode": kind}, {"name": "path", "valueString": path}]
     return {"name": "operation", "part": said + [{"name": n, **v} for n, v in parts.items()]}

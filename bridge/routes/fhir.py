@@ -11,7 +11,7 @@ from bridge import interactions, operations, search, wire
 from bridge.capability import capability_statement, smart
 from bridge.errors import Invalid, NotFound, NotSupported
 from bridge.homes import supported
-from bridge.patch import JSON_PATCH, Patch, read_patch
+from bridge.patch import JSON_PATCH, MERGE_PATCH, Patch, read_patch
 from bridge.plan import Incoming
 from bridge.routes.answers import (
     FHIR_BASE,
@@ -39,7 +39,7 @@ def negotiate() -> None:
     """Refuses what is neither sent nor wanted as JSON. https://hl7.org/fhir/R4/http.html#mime-type"""
     g.media_type = wire.check_accept(request.headers.get("Accept"), request.args.get("_format"))
     sent = request.headers.get("Content-Type", "")
-    if request.method == "PATCH" and sent.partition(";")[0].strip().lower() == JSON_PATCH:
+    if request.method == "PATCH" and sent.partition(";")[0].strip().lower() in (JSON_PATCH, MERGE_PATCH):
         return
     if request.method == "POST" and request.endpoint in ("fhir.search_form", "fhir.search_all"):
         wire.check_form_type(sent)
