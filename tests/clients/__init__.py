@@ -1,0 +1,1 @@
+"""FHIR's public client libraries, unmodified, against a running server."""
