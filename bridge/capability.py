@@ -93,8 +93,8 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalUpdate": True,
         "conditionalDelete": "single",
         "operation": [{"name": name, "definition": DEFINITIONS[name]} for name in _operations(resource_type)],
-        "searchInclude": search.includes(resource_type),
-        "searchRevInclude": search.reverse_includes(resource_type),
+        "searchInclude": search.include_values(resource_type),
+        "searchRevInclude": search.reverse_include_values(resource_type),
         "searchParam": [
             {"name": name, "type": parameter.type, "documentation": _search_words(resource_type, parameter)}
             for name, parameter in search.PARAMETERS[resource_type].items()

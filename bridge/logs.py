@@ -78,7 +78,8 @@ def _resource_type() -> str | None:
 def _parameter_names() -> list[str]:
     """Returns the known names among the parameters; what is not one may be a value."""
     resource_type = _resource_type()
-    names = list(dict.fromkeys(request.args))
+    form = request.form if request.endpoint == "fhir.search_form" else {}
+    names = list(dict.fromkeys((*request.args, *form)))
     return [
         n if n in CONTROLS or (resource_type and parameter(resource_type, n)) else "unknown" for n in names
     ]

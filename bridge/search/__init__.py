@@ -10,8 +10,22 @@ Strategy: `query` reads the arguments, `names` what a parameter name means; `cri
 """
 
 from bridge.search.answer import search
-from bridge.search.names import PARAMETERS, parameter, parameters
+from bridge.search.names import PARAMETERS, include_values, parameter, parameters, reverse_include_values
 from bridge.search.pages import Page, run
 from bridge.search.query import CONTROLS, Query, parse
+from bridge.search.recipes import found_by
 
-__all__ = ["CONTROLS", "PARAMETERS", "Page", "Query", "parameter", "parameters", "parse", "run", "search"]
+__all__ = [
+    "CONTROLS",
+    "PARAMETERS",
+    "Page",
+    "Query",
+    "found_by",
+    "include_values",
+    "parameter",
+    "parameters",
+    "parse",
+    "reverse_include_values",
+    "run",
+    "search",
+]

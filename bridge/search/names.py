@@ -124,5 +124,21 @@ def parameter(resource_type: str, name: str) -> Parameter | None:
     return found.last if found is not None else None
 
 
+def include_values(resource_type: str) -> list[str]:
+    """Returns what `_include` brings along with resources of a type."""
+    return ["*", *_links(resource_type, tuple(REGISTRY))]
+
+
+def reverse_include_values(resource_type: str) -> list[str]:
+    """Returns what `_revinclude` brings along with resources of a type."""
+    return [link for source in REGISTRY for link in _links(source, (resource_type,))]
+
+
+def _links(source: str, types: tuple[str, ...]) -> list[str]:
+    """Returns `Type:parameter` of the references of a type that may be to one of these types."""
+    known = (p for p in parameters(source).values() if p.type == "reference")
+    return [f"{source}:{p.name}" for p in known if any(_names(p, t) for t in types)]
+
+
 PARAMETERS = {resource_type: parameters(resource_type) for resource_type in REGISTRY}
 """By resource type and name; `CapabilityStatement` lists exactly these."""

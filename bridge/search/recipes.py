@@ -18,9 +18,11 @@ from typing import Any
 
 from bridge.homes import union
 from bridge.search.values import Bound, Span, Token
+from mappings import REGISTRY
 from mappings.engine import DEFAULT
 from mappings.observation import STATUS
 from mappings.patient import GENDER
+from mappings.search import EXACT, NARROWER, Parameter
 from mappings.values import Entity
 
 Recipe = Callable[[str, Any], Entity | None]
@@ -234,6 +236,20 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
 }
 """By entity type and by the property that `mappings.search.Parameter.icure` names."""
+
+
+def found_by(resource_type: str, parameter: Parameter) -> str:
+    """Returns in words how what iCure finds stands to what a parameter asks for."""
+    recipes = RECIPES.get(REGISTRY[resource_type].entity_type, {})
+    if parameter.icure == "patient":
+        return "by iCure's index of the patient"
+    if parameter.fit == EXACT:
+        return "exactly by iCure"
+    if parameter.icure not in recipes:
+        return "tested on each candidate"
+    return (
+        "narrowed by iCure, which sees less than FHIR" if parameter.fit == NARROWER else "narrowed by iCure"
+    )
 
 
 def of_patients(

@@ -277,6 +277,27 @@ def test_more_than_may_come_along_is_too_costly(library: Library, monkeypatch: p
 
 # how it may be asked
 
+
+def test_every_include_of_metadata_is_answered(library: Library) -> None:
+    (rest,) = library.esmith.get("metadata").json["rest"]
+    for resource in rest["resource"]:
+        kind = resource["type"]
+        for name, listed in (("_include", "searchInclude"), ("_revinclude", "searchRevInclude")):
+            for value in resource[listed]:
+                answer = library.esmith.get(f"{kind}?_count=2&{name}={value}")
+                assert answer.status_code == 200, (kind, name, value, answer.text)
+
+
+def test_every_parameter_of_metadata_is_answered_and_says_how_it_is_found(library: Library) -> None:
+    (rest,) = library.esmith.get("metadata").json["rest"]
+    for resource in rest["resource"]:
+        for said in resource["searchParam"]:
+            query = f"{resource['type']}?{said['name']}:missing=true&_count=1"
+            answer = library.esmith.get(query, Prefer="handling=strict")
+            assert answer.status_code == 200, (query, answer.text)
+            assert said["documentation"].endswith(".")
+
+
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 
 

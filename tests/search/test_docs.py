@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bridge.search import PARAMETERS
-from bridge.search.recipes import RECIPES
-from mappings import REGISTRY
-from mappings.search import EXACT, Parameter
+from bridge.search import PARAMETERS, found_by
 
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 START, END = "<!-- parameters -->\n", "<!-- end of parameters -->"
-WORDS = {"superset": "narrowed by iCure", "narrower": "narrowed by iCure, which sees less than FHIR"}
 
 
 def tables() -> str:
@@ -29,15 +25,6 @@ def tables() -> str:
             lines.append(f"| `{parameter.name}` | {parameter.type} | {how} | {remark} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
-
-
-def found_by(resource_type: str, parameter: Parameter) -> str:
-    recipes = RECIPES.get(REGISTRY[resource_type].entity_type, {})
-    if parameter.icure == "patient":
-        return "by iCure's index of the patient"
-    if parameter.fit == EXACT:
-        return "exactly by iCure"
-    return WORDS.get(parameter.fit, "tested") if parameter.icure in recipes else "tested on each candidate"
 
 
 def written(page: str) -> str:
