@@ -95,8 +95,13 @@ class _Beside:
         self._bridge, self._embedded = bridge, embedded
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        ours = not environ.get("PATH_INFO", "").startswith(EMBEDDED_PATHS)
-        answer: Iterable[bytes] = (self._bridge if ours else self._embedded)(environ, start_response)
+        path = environ.get("PATH_INFO", "")
+        prefix = next((p for p in EMBEDDED_PATHS if path == p or path.startswith(f"{p}/")), None)
+        answer: Iterable[bytes]
+        if prefix is None:
+            answer = self._bridge(environ, start_response)
+        else:
+            answer = self._embedded(environ, logs.watched(environ, start_response, prefix))
         return answer
 
 

@@ -409,3 +409,21 @@ def test_every_request_of_a_running_server_leaves_one_line(
     told = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert len(set(ids)) == 20
     assert all(sum(line["request"] == one for line in told) == 1 for one in ids)
+
+
+def test_a_request_to_the_embedded_store_leaves_its_line_too(esmith: Caller) -> None:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("bridge")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        esmith.get("/rest/v2/patient/canary-id")
+        esmith.get("/rest/v2x/canary-id")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert [json.loads(line)["route"] for line in lines] == ["/rest/v2", None]
+    assert "canary" not in "".join(lines)
