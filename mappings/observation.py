@@ -39,6 +39,7 @@ NEUTRAL, LANGUAGE = "xx", "en"
 RESIDUE = "fhir"
 """Key of `content` under which the residue stands."""
 PARTIES = {"Practitioner": "Practitioner", "Organization": "Organization", "Patient": "Patient"}
+NO_CODE = {"extension": [{"url": ABSENT, "valueCode": "unknown"}]}
 _IDS = uuid.UUID("6a0b3f5e-4b7d-5d55-8f0e-6d0a5a1f7a21")
 _NOT_OBSERVED = ("medicationValue", "documentId", "binaryValue")
 
@@ -115,7 +116,7 @@ class Code:
         codings = Codings().to_fhir([c for c in value.get("codes") or () if _is_code(c)], context)
         label = text.said(value.get("label"))
         said = {**({"coding": codings} if codings else {}), **({"text": label} if label else {})}
-        return said or {"extension": [{"url": ABSENT, "valueCode": "unknown"}]}
+        return said or NO_CODE
 
 
 def _is_code(stub: Entity) -> bool:
@@ -490,13 +491,19 @@ def _parts(
 ) -> list[Entity]:
     """Returns components as Services, each with an id."""
     was = [p for key, c in old.items() if key != RESIDUE for p in c.get("compoundValue") or ()]
-    pairs = align(components, [COMPONENT.to_fhir(part, context) for part in was], partial=True)
-    taken = {was[j].get("id") for j in pairs.values()}
+    naturals = [COMPONENT.to_fhir(part, context) for part in was]
+    pairs = align(_telling(components), _telling(naturals), partial=True)
+    taken = {part.get("id") for part in was}
     parts = []
     for i, component in enumerate(components):
         part = said_over(COMPONENT, component, was[pairs[i]] if i in pairs else None, context)
         parts.append(part if "id" in part else {"id": _part_id(service_id, i, taken), **part})
     return parts
+
+
+def _telling(components: list[Resource]) -> list[Resource]:
+    """Returns components without a code that only says that there is none: by that they cannot be told."""
+    return [{n: v for n, v in component.items() if v != NO_CODE} for component in components]
 
 
 def _part_id(service_id: str, at: int, taken: set[Any]) -> str:

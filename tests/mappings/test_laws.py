@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -11,10 +12,10 @@ from hypothesis.strategies import DataObject
 
 from bridge import wire
 from mappings import REGISTRY
-from mappings.values import Entity, Resource
+from mappings.values import Entity, Json, Resource
 
 from .completion import AFTERWARDS, MODELS, completed
-from .helpers import CONTEXT, assert_same, expected, stored, written
+from .helpers import CONTEXT, assert_same, expected, stored, text, written
 from .strategies import ENTITIES, EXTENSIONS, resources
 
 FEW = settings(
@@ -24,6 +25,18 @@ FEW = settings(
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     print_blob=False,
 )
+
+LISTS = [
+    ("Patient", "identifier", "identifier"),
+    ("Patient", "telecom", "telecoms"),
+    ("Patient", "contact", "partnerships"),
+    ("Patient", "communication", "languages"),
+    ("Patient", "generalPractitioner", "patientHealthCareParties"),
+    ("Observation", "identifier", "identifier"),
+    ("Observation", "category", "tags"),
+    ("Observation", "note", "notes"),
+    ("Observation", "component", "compoundValue"),
+]
 
 every_mapping = pytest.mark.parametrize("resource_type", REGISTRY)
 every_afterwards = pytest.mark.parametrize("later", AFTERWARDS)
@@ -149,6 +162,62 @@ def test_what_no_row_owns_survives_every_update(resource_type: str, data: DataOb
         {n: v for n, v in entity.items() if n not in owned or n == "id"},
         {n: v for n, v in onto.items() if n not in owned or n == "id"},
     )
+
+
+@every_mapping
+@FEW
+@given(st.data())
+def test_an_update_of_one_element_touches_only_its_properties(resource_type: str, data: DataObject) -> None:
+    mapping = REGISTRY[resource_type]
+    onto = completed(mapping.entity_type, data.draw(ENTITIES[mapping.entity_type]))
+    resource = mapping.to_fhir(onto, {}, CONTEXT)
+    other = expected(data.draw(resources(resource_type)))
+    names = {n.lstrip("_") for n in (*resource, *other) if n != "resourceType"}
+    name = data.draw(st.sampled_from(sorted(names)))
+    changed = {n: v for n, v in resource.items() if n.lstrip("_") != name}
+    changed |= {n: v for n, v in other.items() if n.lstrip("_") == name}
+    rows = [row for row in mapping.rows if any(n.partition(".")[0] == name for n in row.fhir)]
+    entity, residue = mapping.to_icure(changed, onto, {}, CONTEXT)
+    touched = {n for row in rows for n in row.icure} - {"id"}
+    assert_same(_without(entity, touched), _without(onto, touched))
+    entity = AFTERWARDS["saved by an SDK"](mapping.entity_type, entity)
+    assert_same(mapping.to_fhir(entity, stored(residue), CONTEXT), changed)
+
+
+def _without(entity: Entity, names: set[str]) -> Entity:
+    return {n: v for n, v in entity.items() if n not in names}
+
+
+@pytest.mark.parametrize(
+    ("resource_type", "element", "members"), LISTS, ids=[f"{a}.{b}" for a, b, _ in LISTS]
+)
+@FEW
+@given(st.data())
+def test_a_list_member_removed_or_added_leaves_the_others_as_they_stand(
+    resource_type: str, element: str, members: str, data: DataObject
+) -> None:
+    mapping = REGISTRY[resource_type]
+    onto = completed(mapping.entity_type, data.draw(ENTITIES[mapping.entity_type]))
+    resource = mapping.to_fhir(onto, {}, CONTEXT)
+    said = resource.get(element, [])
+    place = data.draw(st.integers(0, len(said)))
+    if place < len(said) and data.draw(st.booleans()):
+        changed = [*said[:place], *said[place + 1 :]]
+    else:
+        new = data.draw(resources(resource_type).map(lambda r: r.get(element)).filter(bool))
+        changed = [*said[:place], new[0], *said[place:]]
+    entity, _ = mapping.to_icure({**resource, element: changed}, onto, {}, CONTEXT)
+    before, after = [text(m) for m in _members(onto, members)], [text(m) for m in _members(entity, members)]
+    lost = Counter(before) - Counter(after)
+    assert lost.total() <= max(0, len(said) - len(changed))
+
+
+def _members(entity: Entity, name: str) -> list[Json]:
+    if name == "telecoms":
+        return [t for address in entity.get("addresses") or () for t in address.get("telecoms") or ()]
+    if name == "compoundValue":
+        return [p for content in (entity.get("content") or {}).values() for p in content.get(name) or ()]
+    return entity.get(name) or []
 
 
 @every_mapping
