@@ -18,7 +18,7 @@ import orjson
 from bridge import wire
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
-from bridge.errors import KeyMissing, NotSupported
+from bridge.errors import Invalid, KeyMissing, NotSupported
 from bridge.scope import Scope
 from mappings import REGISTRY
 from mappings.engine import Context
@@ -270,7 +270,7 @@ def _residue_in_clear(resource_type: str, entity: Entity, text: str | None) -> R
     try:
         residue: Residue = wire.loads(text) if text else {}
         REGISTRY[resource_type].to_fhir(entity, residue)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (Invalid, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return {}
     return residue
 
@@ -345,6 +345,11 @@ HOMES: dict[str, Home] = {
     "HealthElement": ElementHome("helement", "HealthElement", "HealthElement", "medicalInformation"),
 }
 """By entity type."""
+
+
+def refusal(kind: str) -> str:
+    """Returns what it means that iCure refuses a write to a path of its API."""
+    return next((home.refusal for home in HOMES.values() if home.kind == kind), Home.refusal)
 
 
 def supported(resource_type: str) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from bridge.errors import BridgeError, Conflict, Issue, UpstreamFailed, UpstreamTimeout
+from bridge.errors import BridgeError, Conflict, Forbidden, Issue, UpstreamFailed, UpstreamTimeout
 from bridge.plan import Write
 from bridge.scope import Scope
 from mappings.values import Entity
 
-BATCH = {"patient": 500, "contact": 50}
+BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
 MOST_IN_VAIN = 3
 """How many writes in a row are tried to be undone while the upstream does not answer."""
 
@@ -64,6 +64,14 @@ def _batches(writes: Sequence[Write]) -> list[list[Write]]:
 
 
 def _written(scope: Scope, batch: list[Write]) -> dict[int, Entity]:
+    """Returns what was stored of one batch. Raises `Forbidden` that says who might have written it."""
+    try:
+        return _sent(scope, batch)
+    except Forbidden as e:
+        raise Forbidden(issues=[Issue(e.code, w.refusal, path) for w in batch for path in w.paths]) from e
+
+
+def _sent(scope: Scope, batch: list[Write]) -> dict[int, Entity]:
     """Returns what was stored of one batch. Raises `Conflict` that names what iCure left out."""
     write = batch[0]
     if write.method == "delete":

@@ -20,7 +20,7 @@ from bridge.conditions import matches, read_condition
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
 from bridge.errors import Conflict, Issue, KeyMissing, Unprocessable, warning
-from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, with_residue
+from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, refusal, with_residue
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
 from mappings import REGISTRY
@@ -111,6 +111,11 @@ class Write:
     """What the envelope holds."""
     previous: Entity | None = field(default=None, repr=False)
     """The document as it was before, for undo."""
+
+    @property
+    def refusal(self) -> str:
+        """What it means that iCure forbids it."""
+        return refusal(self.kind)
 
 
 def plan(

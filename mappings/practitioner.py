@@ -21,6 +21,15 @@ GENDER = table(
 )
 
 
+class PartyNames(Names):
+    """The names of a party; iCure wants a last name, so a party without has an empty one."""
+
+    def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
+        """Returns names, firstName and lastName."""
+        said = super().to_icure(value, onto, context)
+        return {**said, "lastName": said["lastName"] or ""}
+
+
 class Qualification:
     """A qualification's code as a speciality; its identifier, period and issuer go to the residue."""
 
@@ -71,7 +80,7 @@ PRACTITIONER = Mapping(
     "HealthcareParty",
     (
         row("identifier", "identifier", each(IDENTIFIER)),
-        row("name", f"names firstName lastName {WITNESS}", Names(), witness="firstName lastName"),
+        row("name", f"names firstName lastName {WITNESS}", PartyNames(), witness="firstName lastName"),
         *common(KIND),
         row("gender", "gender", GENDER),
         row("photo", "picture", PHOTO),
