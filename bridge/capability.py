@@ -70,7 +70,7 @@ def capability_statement(config: Config, base: str) -> Resource:
                     "description": "The caller's iCure login: Basic, or Bearer with an iCure JWT.",
                 },
                 "resource": [_resource(resource_type) for resource_type in REGISTRY],
-                "interaction": [{"code": "transaction", "documentation": "POST entries."}],
+                "interaction": [{"code": "transaction"}, {"code": "batch"}],
             }
         ],
     }
