@@ -1,16 +1,12 @@
-"""Create, read and delete of single resources, and what the server says of itself."""
+"""Create, read and delete of single resources."""
 
 from __future__ import annotations
 
-import json
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 
-from bridge.search import PARAMETERS
-from mappings import REGISTRY
 from mappings.values import Resource
 from tests.helpers import DEMO_PATIENT, FHIR, Caller, assert_outcome, basic
 
@@ -279,49 +275,3 @@ def test_a_deleted_patient_s_observations_stay(esmith: Caller) -> None:
     assert esmith.get(place(observation)).json == observation
     refused = esmith.post("Observation", OBSERVATION | {"subject": {"reference": place(patient)}})
     assert_outcome(refused, 422, path="Observation.subject")
-
-
-# what the server says of itself
-
-
-def test_metadata_is_a_valid_capability_statement(app: Any) -> None:
-    response = app.test_client().get(f"{FHIR}/metadata")
-    assert response.status_code == 200
-    statement = CapabilityStatement.model_validate(response.json)
-    assert (statement.fhirVersion, statement.kind, statement.status) == ("4.0.1", "instance", "active")
-    assert statement.implementation.url == f"http://localhost{FHIR}"
-
-
-def test_metadata_lists_exactly_the_search_parameters(app: Any) -> None:
-    said = app.test_client().get(f"{FHIR}/metadata").json["rest"][0]["resource"]
-    assert {r["type"] for r in said} == set(REGISTRY)
-    for resource in said:
-        names = [p["name"] for p in resource["searchParam"]]
-        assert sorted(names) == sorted(PARAMETERS[resource["type"]])
-
-
-ROUTES = {
-    "read": ("GET", "{type}/{id}"),
-    "vread": ("GET", "{type}/{id}/_history/{version}"),
-    "update": ("PUT", "{type}/{id}"),
-    "delete": ("DELETE", "{type}/{id}"),
-    "history-instance": ("GET", "{type}/{id}/_history"),
-    "history-type": ("GET", "{type}/_history"),
-    "create": ("POST", "{type}"),
-    "search-type": ("GET", "{type}"),
-}
-
-
-@BOTH
-@pytest.mark.parametrize("interaction", ROUTES)
-def test_metadata_says_of_an_interaction_whether_it_is_served(
-    esmith: Caller, resource: Resource, interaction: str
-) -> None:
-    created = esmith.created(resource)
-    said = esmith.get("metadata").json["rest"][0]["resource"]
-    own = next(r for r in said if r["type"] == resource["resourceType"])
-    method, path = ROUTES[interaction]
-    url = path.format(type=created["resourceType"], id=created["id"], version=created["meta"]["versionId"])
-    body = None if method in ("GET", "DELETE") else json.dumps(created).encode()
-    served = esmith.send(method, url, body).status_code < 300
-    assert served == (interaction in {i["code"] for i in own["interaction"]})
