@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,18 +64,24 @@ def _table(server: Server, account: dict[str, str], folder: Path, seconds: float
     client().load_key(account)
     for _ in range(4 * default_workers()):
         client().send("POST", "", sent(transaction(1)))
-    yield "| request | clients | resources/s | p50 ms | p95 ms | floor ms |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    yield "| request | clients | resources/s | p50 ms | p95 ms | CPU ms/resource | floor |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+
+    def line(name: str, clients: int, request: Callable[[int], Request], lowest: float, size: int = 1) -> str:
+        before = _cpu_ms(server)
+        seen = measure(client, clients, seconds, request)
+        spent = (_cpu_ms(server) - before) / (seen.requests * size)
+        return (
+            f"| {name} | {clients} | {seen.per_second(size):,.0f} | {seen.p50:.1f} | {seen.p95:.1f} "
+            f"| {spent:.2f} | {f'{lowest / size:.2f}' if lowest else '–'} |"
+        )
+
     for observations in (99, 499):
         body = sent(transaction(observations))
         lowest = floor(body, folder, FLOOR_SECONDS)
+        name = f"transaction, 1 Patient + {observations} Observations"
         for clients in (1, 4):
-            seen = measure(client, clients, seconds, lambda _, body=body: ("POST", "", body))
-            name = f"transaction, 1 Patient + {observations} Observations"
-            yield (
-                f"| {name} | {clients} | {seen.per_second(observations + 1):,.0f} "
-                f"| {seen.p50:.0f} | {seen.p95:.0f} | {lowest:.0f} |"
-            )
+            yield line(name, clients, lambda _, body=body: ("POST", "", body), lowest, observations + 1)
     subject = json.loads(client().send("POST", "Patient", sent(patient())))["id"]
     single = sent(observation(f"Patient/{subject}"))
     made = [json.loads(client().send("POST", "Observation", single))["id"] for _ in range(50)]
@@ -86,16 +92,17 @@ def _table(server: Server, account: dict[str, str], folder: Path, seconds: float
     def read(nth: int) -> Request:
         return "GET", f"Observation/{made[nth % len(made)]}", None
 
-    for name, request, lowest in (
-        ("create an Observation", create, f"{floor(single, folder, FLOOR_SECONDS):.1f}"),
-        ("read an Observation", read, "–"),
-    ):
-        for clients in (1, SINGLE_CLIENTS):
-            seen = measure(client, clients, seconds, request)
-            yield (
-                f"| {name} | {clients} | {seen.per_second():,.0f} "
-                f"| {seen.p50:.1f} | {seen.p95:.1f} | {lowest} |"
-            )
+    lowest = floor(single, folder, FLOOR_SECONDS)
+    for clients in (1, SINGLE_CLIENTS):
+        yield line("create an Observation", clients, create, lowest)
+    for clients in (1, SINGLE_CLIENTS):
+        yield line("read an Observation", clients, read, 0.0)
+
+
+def _cpu_ms(server: Server) -> float:
+    """Returns what the workers have used of the processors so far."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in server.workers()]
+    return sum(int(ticks) for stat in stats for ticks in stat[11:13]) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_mb(pid: int) -> int:
