@@ -37,6 +37,15 @@ CLEAR: dict[str, tuple[str, ...]] = {
         effectiveDateTime effectiveInstant effectivePeriod.start effectivePeriod.end effectiveTiming.event[0]
         """.split()
     ),
+    "Condition": tuple(
+        f"""
+        {_TAG} {_IDENTIFIER} code.coding[].system code.coding[].code code.coding[].version
+        category[].coding[].system category[].coding[].code category[].coding[].version
+        clinicalStatus.coding[].system clinicalStatus.coding[].code clinicalStatus.coding[].version
+        verificationStatus.coding[].system verificationStatus.coding[].code verificationStatus.coding[].version
+        onsetDateTime onsetPeriod.start abatementDateTime abatementPeriod.end
+        """.split()
+    ),
 }
 """Elements that may be read by iCure: design, promise 1. `[]` is any member of a list, `[0]` the first one."""
 

@@ -15,7 +15,10 @@ from tests.canaries import Canaries
 from tests.helpers import DEMO_PATIENT, Caller, Remote, count_calls, serving
 from tests.promises import CLEAR, assert_same, bare, coming_back, in_clear
 
-TYPES = ("Patient", "Observation")
+TYPES = ("Patient", "Observation", "Condition")
+LEAST = {"status": "final", "code": {"text": "none"}}
+NEEDED = {"Observation": ("status", "code"), "Condition": ("subject",)}
+"""What a resource must have."""
 NOT_TELLING = ("active", "gender", "status", ".use", ".type", "].system", "deceasedBoolean", "id")
 """Clear elements whose values are codes or flags, or that no create may have."""
 
@@ -58,10 +61,8 @@ def posted_together(caller: Caller, made: list[Resource]) -> None:
 def put_over_another(caller: Caller, made: list[Resource]) -> None:
     for resource in made:
         kind = resource["resourceType"]
-        bare_one = (
-            {"resourceType": kind, "status": "final", "code": {"text": "none"}} if "code" in resource else {}
-        )
-        path = f"{kind}/{caller.created({'resourceType': kind, **bare_one})['id']}"
+        needed = {name: LEAST.get(name, resource[name]) for name in NEEDED.get(kind, ())}
+        path = f"{kind}/{caller.created({'resourceType': kind, **needed})['id']}"
         answer = caller.send("PUT", path, resource | {"id": path.partition("/")[2]})
         assert answer.status_code == 200, answer.text
 
