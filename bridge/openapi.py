@@ -1,6 +1,7 @@
 """The OpenAPI document of all routes, read off the routes themselves.
 
-https://spec.openapis.org/oas/v3.0.3
+Facts: https://spec.openapis.org/oas/v3.0.3. A response that is not listed by its status is one of `4XX` and `5XX`: an
+OperationOutcome.
 """
 
 from __future__ import annotations
@@ -13,29 +14,122 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from bridge.patch import JSON_PATCH
-from bridge.search import parameters
+from bridge.operations import EVERYTHING
+from bridge.patch import JSON_PATCH, MERGE_PATCH
+from bridge.search import CONTROLS, parameters
+from bridge.search.query import SUMMARIES, TOTALS
 from bridge.wire import FHIR_JSON
 from mappings import REGISTRY
 
 Schema = dict[str, Any]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 ID = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"}
-ANYTHING: Schema = {"type": "object", "additionalProperties": True}
-BODY: Schema = {FHIR_JSON: {"schema": ANYTHING}, "application/json": {"schema": ANYTHING}}
-RESPONSES: Schema = {
-    "200": {"description": "The answer.", "content": BODY},
-    "201": {"description": "Created.", "content": BODY},
-    "204": {"description": "Done."},
-    "304": {"description": "The caller has this version."},
-    "default": {"$ref": "#/components/responses/Outcome"},
-}
+TEXT: Schema = {"type": "string"}
 OPEN = ("/health/", "/openapi.json", "/metadata", "/.well-known/")
 """Paths with one of these need no login."""
+
 KEY: Schema = {
     "type": "object",
     "required": ["key"],
     "properties": {"key": {"type": "string", "description": "PKCS#8: hex of DER, PEM, or base64 of DER."}},
+}
+KEYCHAIN: Schema = {
+    "type": "object",
+    "required": ["dataOwnerId", "expiresAt"],
+    "properties": {
+        "dataOwnerId": TEXT,
+        "expiresAt": {"type": "string", "format": "date-time"},
+        "fingerprint": TEXT,
+        "fingerprints": {"type": "array", "items": TEXT},
+    },
+}
+OPERATIONS_OF_PATCH = ("add", "remove", "replace", "move", "copy", "test")
+PATCH: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["op", "path"],
+        "properties": {
+            "op": {"type": "string", "enum": list(OPERATIONS_OF_PATCH)},
+            "path": TEXT,
+            "from": TEXT,
+            "value": {},
+        },
+    },
+}
+
+PRETTY: Schema = {"type": "string", "enum": ["true", "false"]}
+FORMAT: Schema = {"type": "string", "enum": ["json", JSON, FHIR_JSON]}
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+_CONTROLS: Schema = {
+    **dict.fromkeys(CONTROLS, TEXT),
+    "_count": _COUNT,
+    "_total": {"type": "string", "enum": list(TOTALS)},
+    "_summary": {"type": "string", "enum": list(SUMMARIES)},
+    "_format": FORMAT,
+    "_pretty": PRETTY,
+}
+RETURN: Schema = {
+    "type": "string",
+    "enum": ["return=minimal", "return=representation", "return=OperationOutcome"],
+}
+HANDLING: Schema = {"type": "string", "enum": ["handling=strict", "handling=lenient"]}
+ETAG: Schema = {"type": "string", "pattern": r'^(W/)?"[A-Za-z0-9\-.]{1,64}"$'}
+HTTP_DATE: Schema = {"type": "string", "example": "Sat, 21 Nov 2026 12:00:00 GMT"}
+_CHANGE, _KNOWN = (
+    {"If-Match": ETAG, "Prefer": RETURN},
+    {"If-None-Match": ETAG, "If-Modified-Since": HTTP_DATE},
+)
+HEADERS: dict[str, Schema] = {
+    "transaction": {"Prefer": RETURN},
+    "create": {"If-None-Exist": {**TEXT, "example": "identifier=http://example.org|1"}, "Prefer": RETURN},
+    "read": _KNOWN,
+    "vread": _KNOWN,
+    "update": _CHANGE,
+    "update_where": _CHANGE,
+    "patch": _CHANGE,
+    "patch_where": _CHANGE,
+    "delete": {"If-Match": ETAG},
+    "delete_where": {"If-Match": ETAG},
+    "search_type": {"Prefer": HANDLING},
+    "search_form": {"Prefer": HANDLING},
+}
+"""Request headers, by endpoint."""
+
+_DONE: dict[str, str | None] = {"200": "Resource"}
+RESPONSES: dict[str, dict[str, str | None]] = {
+    "metadata": {"200": "CapabilityStatement"},
+    "smart_configuration": {"200": "Object"},
+    "transaction": {"200": "Bundle"},
+    "search_all": {},
+    "search_type": {"200": "Bundle"},
+    "search_form": {"200": "Bundle"},
+    "everything": {"200": "Bundle"},
+    "last_n": {"200": "Bundle"},
+    "validate": {"200": "OperationOutcome"},
+    "create": {"200": "Resource", "201": "Resource"},
+    "read": {"200": "Resource", "304": None},
+    "vread": {"200": "Resource", "304": None},
+    "history": {"200": "Bundle"},
+    "update": {"200": "Resource", "201": "Resource"},
+    "update_where": {"200": "Resource", "201": "Resource"},
+    "delete": {"204": None},
+    "delete_where": {"204": None},
+    "load": {"200": "Keychain"},
+    "loaded": {"200": "Keychain"},
+    "unload": {"204": None},
+    "ready": {"200": "Object", "503": "Object"},
+}
+"""What is answered by status, by endpoint: the name of a schema, None for no body. For others: a resource."""
+PLAIN = {"Object", "Keychain"}
+"""What is no FHIR."""
+WORDS = {
+    "200": "Done.",
+    "201": "Created.",
+    "204": "Gone.",
+    "304": "The caller has this version.",
+    "503": "Not now.",
 }
 
 
@@ -43,11 +137,7 @@ def document(app: Flask, base: str) -> Schema:
     """Returns the OpenAPI document of an application that is reached at `base`."""
     paths: dict[str, Schema] = {}
     for rule in app.url_map.iter_rules():
-        if (
-            rule.endpoint == "static"
-            or rule.rule.endswith("/")
-            or app.view_functions.get(rule.endpoint) is None
-        ):
+        if rule.endpoint == "static" or rule.rule.endswith("/") or rule.endpoint not in app.view_functions:
             continue
         for path, kind in _expanded(rule):
             for method in METHODS:
@@ -68,14 +158,43 @@ def document(app: Flask, base: str) -> Schema:
                 "basic": {"type": "http", "scheme": "basic"},
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
             },
-            "responses": {
-                "Outcome": {
-                    "description": "What is wrong, as an OperationOutcome.",
-                    "content": BODY,
-                }
-            },
+            "schemas": _schemas(),
         },
     }
+
+
+def _schemas() -> dict[str, Schema]:
+    kinds = (*REGISTRY, "Bundle", "Parameters", "OperationOutcome", "CapabilityStatement")
+    return {
+        **{kind: _resource([kind]) for kind in kinds},
+        "Resource": _resource(),
+        "Object": {"type": "object"},
+        "Key": KEY,
+        "Keychain": KEYCHAIN,
+        "JsonPatch": PATCH,
+        "MergePatch": {"type": "object", "additionalProperties": True},
+    }
+
+
+def _resource(kinds: list[str] | None = None) -> Schema:
+    named = {"type": "string", **({"enum": kinds} if kinds else {})}
+    return {
+        "type": "object",
+        "required": ["resourceType"],
+        "properties": {"resourceType": named},
+        "additionalProperties": True,
+        "externalDocs": {"url": f"https://hl7.org/fhir/R4/{kinds[0].lower() if kinds else 'resource'}.html"},
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(*names: str) -> Schema:
+    """Returns FHIR JSON that is one of these."""
+    schema = _ref(names[0]) if len(names) == 1 else {"anyOf": [_ref(name) for name in names]}
+    return {FHIR_JSON: {"schema": schema}, JSON: {"schema": schema}}
 
 
 def _expanded(rule: Rule) -> Iterator[tuple[str, str | None]]:
@@ -94,37 +213,64 @@ def _operation(app: Flask, rule: Rule, method: str, path: str, kind: str | None)
     operation: Schema = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()} {path}").strip("_"),
         "summary": re.sub(r"\s*https?://\S+", "", summary),
-        "parameters": [*_path_parameters(rule), *_search_parameters(endpoint, kind)],
-        "responses": RESPONSES,
+        "parameters": [
+            *({"name": n, "in": "path", "required": True, "schema": ID} for n in _names(rule)),
+            *({"name": n, "in": "query", "schema": s} for n, s in _query(rule, endpoint, kind).items()),
+            *({"name": n, "in": "header", "schema": s} for n, s in HEADERS.get(endpoint, {}).items()),
+        ],
+        "responses": _responses(rule, endpoint),
     }
     if any(part in rule.rule for part in OPEN):
         operation["security"] = []
-    if method in ("POST", "PUT", "PATCH"):
-        operation["requestBody"] = {"required": True, "content": _content(rule, endpoint, method)}
+    if method in ("POST", "PUT", "PATCH") and endpoint != "search_all":
+        content = _body(endpoint, method, kind)
+        operation["requestBody"] = {"required": FORM not in content, "content": content}
     return operation
 
 
-def _path_parameters(rule: Rule) -> list[Schema]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": ID}
-        for name in sorted(rule.arguments)
-        if name != "resource_type"
-    ]
+def _names(rule: Rule) -> list[str]:
+    return sorted(name for name in rule.arguments if name != "resource_type")
 
 
-def _search_parameters(endpoint: str, kind: str | None) -> list[Schema]:
-    if endpoint != "search_type" or kind is None:
-        return []
-    names = [*parameters(kind), "_count"]
-    return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+def _query(rule: Rule, endpoint: str, kind: str | None) -> dict[str, Schema]:
+    if "/fhir/" not in rule.rule or endpoint == "smart_configuration":
+        return {}
+    shown = {"_format": FORMAT, "_pretty": PRETTY}
+    if endpoint == "search_type":
+        return {**_criteria(kind), **_CONTROLS, **shown}
+    if endpoint.endswith("_where"):
+        return {**_criteria(kind), **shown}
+    if endpoint == "everything":
+        return {**dict.fromkeys(EVERYTHING, TEXT), "_count": {**_COUNT, "minimum": 1}, **shown}
+    if endpoint == "last_n":
+        return {**_criteria("Observation"), "max": {"type": "integer", "minimum": 1}, **shown}
+    return shown
 
 
-def _content(rule: Rule, endpoint: str, method: str) -> Schema:
-    if "/keychain/" in rule.rule:
-        return {"application/json": {"schema": KEY}}
+def _criteria(kind: str | None) -> dict[str, Schema]:
+    return {name: {**TEXT, "description": p.type} for name, p in parameters(kind).items()} if kind else {}
+
+
+def _responses(rule: Rule, endpoint: str) -> Schema:
+    refusal = {"description": "What is wrong.", "content": _content("OperationOutcome")}
+    said: Schema = {"4XX": refusal, "5XX": refusal}
+    fallback = _DONE if "/fhir/" in rule.rule else {"200": "Object"}
+    for status, name in RESPONSES.get(endpoint, fallback).items():
+        said[status] = {"description": WORDS[status]}
+        if name is not None:
+            said[status]["content"] = {JSON: {"schema": _ref(name)}} if name in PLAIN else _content(name)
+    return dict(sorted(said.items()))
+
+
+def _body(endpoint: str, method: str, kind: str | None) -> Schema:
+    if endpoint == "load":
+        return {JSON: {"schema": _ref("Key")}}
     if endpoint == "search_form":
-        return {"application/x-www-form-urlencoded": {"schema": ANYTHING}}
-    content = dict(BODY)
+        fields = {**_criteria(kind), **_CONTROLS}
+        return {FORM: {"schema": {"type": "object", "properties": fields}}}
     if method == "PATCH":
-        content[JSON_PATCH] = {"schema": {"type": "array", "items": ANYTHING}}
-    return content
+        patches = {JSON_PATCH: {"schema": _ref("JsonPatch")}, MERGE_PATCH: {"schema": _ref("MergePatch")}}
+        return {**patches, FHIR_JSON: {"schema": _ref("Parameters")}}
+    if kind is None:
+        return _content("Bundle")
+    return _content("Parameters", kind) if endpoint == "validate" else _content(kind)

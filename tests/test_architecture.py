@@ -26,7 +26,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("journal",),
     ("interactions",),
-    ("bundle", "operations", "capability", "openapi", "logs"),
+    ("bundle", "operations", "capability", "logs"),
+    ("openapi",),
     ("routes",),
 )
 """From the lowest: a part imports lower ones, and nothing beside it."""
