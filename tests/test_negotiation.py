@@ -98,3 +98,12 @@ def test_the_answer_is_what_the_caller_prefers(esmith: Caller, prefer: str, hold
     assert created.status_code == 201
     assert holds(created)
     assert created.headers["Location"]
+
+
+def test_a_delete_answers_with_an_outcome_when_the_caller_prefers_one(esmith: Caller) -> None:
+    created = esmith.created(PATIENT)
+    answer = esmith.delete(f"Patient/{created['id']}", Prefer="return=OperationOutcome")
+    assert answer.status_code == 200
+    assert answer.json["resourceType"] == "OperationOutcome"
+    again = esmith.delete(f"Patient/{created['id']}", Prefer="return=representation")
+    assert (again.status_code, again.data) == (204, b"")

@@ -88,7 +88,8 @@ def write(answer: Answer) -> Response:
     elif wanted == "OperationOutcome":
         body = outcome(warnings or [Issue("informational", "All is well.", severity="information")])
         warnings = ()
-    return fhir(body, answer.status, headers, warnings)
+    status = 200 if answer.status == 204 and body is not None else answer.status
+    return fhir(body, status, headers, warnings)
 
 
 def body() -> bytes:
