@@ -38,7 +38,9 @@ def main() -> None:
         caller = _caller(Path(folder))
         print(f"{'query':<78} {'matches':>8} {'first page':>11} {'memory':>9}")
         for size in HISTORIES:
-            patient_id = caller.created({"resourceType": "Patient", "name": [{"family": f"Long{size}"}]})["id"]
+            patient_id = caller.created({"resourceType": "Patient", "name": [{"family": f"Long{size}"}]})[
+                "id"
+            ]
             count = int(size * scale)
             _load(caller, _observations(patient_id, count))
             for query in _of_history(patient_id):
