@@ -21,6 +21,7 @@ KEY = os.urandom(32)
 REFERRED = {
     "Patient": (),
     "Observation": (r"performer[", r"hasMember[", r"derivedFrom[", "subject.reference"),
+    "Condition": ("recorder.reference", "subject.reference"),
 }
 """References of which iCure keeps the id in clear: who is responsible, links between Services; the patient is added."""
 
