@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[Any, list[tuple[str | None, str]]]] = {
     "not an object": ([], [("Bundle", "structure")]),
     "another resource": (patient(), [(None, "invalid")]),
     "no type": ({"resourceType": "Bundle"}, [("Bundle.type", "required")]),
-    "type batch": (bundle(post(), type="batch"), [("Bundle.type", "not-supported")]),
+    "type history": (bundle(post(), type="history"), [("Bundle.type", "not-supported")]),
     "type searchset": (bundle(post(), type="searchset"), [("Bundle.type", "not-supported")]),
     "type unheard": (
         bundle(post(), type="deal"),
@@ -283,8 +283,16 @@ def test_refuses_with_the_path(sent: Any, expected: list[tuple[str | None, str]]
 
 
 def test_another_type_of_bundle_is_refused_in_words() -> None:
-    with pytest.raises(Invalid, match="Only Bundles of type transaction are served"):
-        wire.check_bundle_envelope(bundle(post(), type="batch"))
+    with pytest.raises(Invalid, match="Only Bundles of type transaction and batch are served"):
+        wire.check_bundle_envelope(bundle(post(), type="collection"))
+
+
+def test_entries_of_a_batch_may_change_the_same_resource() -> None:
+    twice = [{"request": {"method": "DELETE", "url": "Patient/1"}}] * 2
+    entries, _ = wire.check_bundle_envelope(bundle(*twice, type="batch"))
+    assert [entry.id for entry in entries] == ["1", "1"]
+    with pytest.raises(Invalid):
+        wire.check_bundle_envelope(bundle(*twice, type="transaction"))
 
 
 def test_too_many_entries_are_too_large() -> None:
