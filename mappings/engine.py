@@ -71,22 +71,12 @@ def said_over(codec: Codec, value: Json, onto: Json, context: Context) -> Json:
     there = codec.to_fhir(onto, context)
     if there == value or (there is None and not value and value is not False):
         return onto
-    if there is not None and _covers(value, there):
+    if there is not None and residues.covers(value, there):
         anew = codec.to_icure(value, None, context)
-        if anew is None or _covers(there, codec.to_fhir(anew, context)):
+        again = None if anew is None else codec.to_fhir(anew, context)
+        if again is None or residues.covers(there, again):
             return onto
     return codec.to_icure(value, onto, context)
-
-
-def _covers(value: Json, part: Json) -> bool:
-    """Whether all that `part` says stands in `value`."""
-    if part is None:
-        return True
-    if isinstance(part, dict) and isinstance(value, dict):
-        return all(name in value and _covers(value[name], inner) for name, inner in part.items())
-    if isinstance(part, list) and isinstance(value, list):
-        return len(part) == len(value) and all(map(_covers, value, part))
-    return bool(value == part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +90,8 @@ class Row:
     fhir: tuple[str, ...]
     icure: tuple[str, ...]
     codec: Codec
+    heads: tuple[str, ...]
+    """The elements that `fhir` begins with: `meta` for `meta.tag`."""
     where: Callable[[Json], bool] | None = None
     witness: tuple[str, ...] = ()
 
@@ -111,7 +103,7 @@ class Row:
             if self.where is not None:
                 value = [member for member in value or () if self.where(member)]
         else:
-            value = {name: entity[name] for name in self.icure if entity.get(name) is not None}
+            value = _some(entity, self.icure)
         said = self.codec.to_fhir(value, context)
         if said is None:
             return {}
@@ -133,7 +125,7 @@ class Row:
 
 
 def _some(members: Members[str, Json], names: tuple[str, ...]) -> dict[str, Json]:
-    return {name: members[name] for name in names if members.get(name) is not None}
+    return {name: value for name in names if (value := members.get(name)) is not None}
 
 
 def row(
@@ -145,7 +137,9 @@ def row(
     witness: str = "",
 ) -> Row:
     """Returns a row; several names are separated by blanks."""
-    return Row(tuple(fhir.split()), tuple(icure.split()), codec, where, tuple(witness.split()))
+    names = tuple(fhir.split())
+    heads = tuple(name.partition(".")[0] for name in names)
+    return Row(names, tuple(icure.split()), codec, heads, where, tuple(witness.split()))
 
 
 class Slot(Protocol):
@@ -186,10 +180,9 @@ class Mapping:
         if known is not None and known == resource:
             return entity, kept or {}
         for each_row in self.rows:
-            names = [name.partition(".")[0] for name in each_row.fhir]
-            if known is not None and all(known.get(n) == resource.get(n) for n in names):
+            if known is not None and all(known.get(n) == resource.get(n) for n in each_row.heads):
                 continue
-            for name, value in each_row.write(_dotted(resource, each_row.fhir), entity, context).items():
+            for name, value in each_row.write(_elements(resource, each_row), entity, context).items():
                 if value is None:
                     entity.pop(name, None)
                 else:
@@ -216,12 +209,11 @@ class Mapping:
         """Returns what iCure alone says."""
         resource: Resource = {"meta": {}}
         for each_row in self.rows:
-            for name, value in each_row.read(entity, context).items():
-                head, dot, rest = name.partition(".")
-                if dot:
-                    resource[head][rest] = value
-                else:
-                    resource[name] = value
+            said = each_row.read(entity, context)
+            if each_row.heads == each_row.fhir:
+                resource |= said
+            else:
+                resource["meta"] |= {name.partition(".")[2]: value for name, value in said.items()}
         return resource
 
     def _alone(self, name: str, resource: Resource, context: Context) -> list[Json]:
@@ -247,12 +239,12 @@ def _own_members(resource: Resource) -> Resource:
     return {**own, "meta": meta}
 
 
-def _dotted(resource: Resource, names: tuple[str, ...]) -> Resource:
+def _elements(resource: Resource, each_row: Row) -> Resource:
     """Returns the elements of a row, those of a path such as `meta.tag` by their path."""
-    if not any("." in name for name in names):
+    if each_row.heads == each_row.fhir:
         return resource
     found: Resource = {}
-    for name in names:
+    for name in each_row.fhir:
         value: Any = resource
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None

@@ -181,6 +181,9 @@ def _restored_list(base: list[Json], node: Node) -> Json:
     held.sort(key=lambda at: items[at].get("i", 0))
     then = [*(items[at]["b"] for at in held), *node.get("x", ())]
     now = [_brief(said) for said in base]
+    if now == then:
+        said = dict(zip(held, base, strict=False))
+        return [_restored_item(said[at], item) if at in said else item["k"] for at, item in enumerate(items)]
     pairs = align(then, now)
     replaced = _replaced(pairs, len(held), len(now))
     found = {at: j for i, at in enumerate(held) if (j := pairs.get(i, replaced.get(i))) is not None}
@@ -265,9 +268,13 @@ def _with_new(
 
 def _pairs(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None) -> dict[int, int]:
     """Returns which base member each kept one was written as; a base says only a part of what was kept."""
+    if len(kept) == len(base) and all(map(covers, kept, base)):
+        return {i: i for i in range(len(kept))}
     left, right = [_gather_member(v) for v in kept], [_gather_member(v) for v in base]
     pairs = _same(left, right)
     _add_similar(left, right, pairs, partial=True, least=1)
+    if len(left) == len(right):
+        _add_at_same_place(left, right, pairs)
     if len(pairs) == min(len(left), len(right)):
         return pairs
     if alone is None:
@@ -279,6 +286,15 @@ def _pairs(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] |
             pairs[i] = j
             free.remove(j)
     return pairs
+
+
+def covers(value: Json, part: Json) -> bool:
+    """Whether all that `part` says stands in `value`."""
+    if isinstance(part, dict):
+        return isinstance(value, dict) and all(n in value and covers(value[n], v) for n, v in part.items())
+    if isinstance(part, list):
+        return isinstance(value, list) and len(part) == len(value) and all(map(covers, value, part))
+    return bool(value == part)
 
 
 def align(left: Sequence[Json], right: Sequence[Json], *, partial: bool = False) -> dict[int, int]:
@@ -308,6 +324,16 @@ def _same(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
             if same := places.get(_text(left[i])):
                 pairs[i] = same.popleft()
     return pairs
+
+
+def _add_at_same_place(left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int]) -> None:
+    """Adds the pairs of members at the same place that have more in common than not."""
+    taken = set(pairs.values())
+    for i in range(len(left)):
+        if i not in pairs and i not in taken:
+            likeness = _similarity(_leaves(left[i]), _leaves(right[i]), partial=True)
+            if likeness > SIMILAR:
+                pairs[i] = i
 
 
 def _add_similar(
@@ -379,8 +405,10 @@ def _brief(value: Json) -> Json:
 def _gathered(value: Resource) -> Resource:
     """Returns an object with `x` and `_x` as one member, and with the member of a choice under its `[x]`."""
     result = value
-    if any(name[:1] == "_" and len(name) > 1 for name in value):
-        result = _with_siblings(value)
+    for name in value:
+        if name[:1] == "_" and len(name) > 1:
+            result = _with_siblings(value)
+            break
     if not CHOICES.keys().isdisjoint(result):
         gathered: Resource = {}
         for name, inner in result.items():
@@ -390,7 +418,7 @@ def _gathered(value: Resource) -> Resource:
             else:
                 gathered[name] = inner
         return gathered
-    return dict(result)
+    return result
 
 
 def _gather_member(value: Json) -> Json:

@@ -20,10 +20,10 @@ from .helpers import CONTEXT, assert_same, expected, stored, written
 KEY = os.urandom(32)
 REFERRED = {
     "Patient": (),
-    "Observation": (r"performer[", r"hasMember[", r"derivedFrom[", "subject.reference"),
-    "Condition": ("recorder.reference", "subject.reference"),
+    "Observation": ("performer[", "hasMember[", "derivedFrom["),
+    "Condition": ("recorder.reference",),
 }
-"""References of which iCure keeps the id in clear: who is responsible, links between Services; the patient is added."""
+"""References of which iCure keeps the id in clear: who is responsible, links between Services."""
 
 
 def in_clear_upstream(entity_type: str, entity: Entity) -> bytes:
