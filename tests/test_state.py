@@ -124,11 +124,100 @@ def test_a_value_ends_when_it_was_said_to(state: State, tmp_path: Path) -> None:
     assert seen == [None]
 
 
-def test_what_has_ended_is_removed_by_the_next_write(state: State, tmp_path: Path) -> None:
+def test_what_has_ended_is_removed_by_a_write(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.state.sqlite.SWEEP_SECONDS", 0)
+    state.put("kind", "early", b"value")
     state.put("kind", "soon", b"value", time.time() + 0.1)
     time.sleep(0.15)
     state.put("kind", "other", b"value")
-    assert len(rows(tmp_path)) == 1
+    assert len(rows(tmp_path)) == 2
+
+
+def test_what_is_listed_is_found_without_its_name(state: State) -> None:
+    assert state.listed("kind") == []
+    state.put("kind", "one", b"1", listed=True)
+    state.put("kind", "two", b"2", time.time() + 60, listed=True)
+    state.put("kind", "unlisted", b"3")
+    state.put("other", "one", b"4", listed=True)
+    assert sorted(state.at(hidden) or b"" for hidden in state.listed("kind")) == [b"1", b"2"]
+    assert [state.at(hidden) for hidden in state.listed("other")] == [b"4"]
+    assert not {"one", "two"} & set(state.listed("kind"))
+
+
+LEAVING: dict[str, Callable[[State], object]] = {
+    "deleted": lambda state: state.put("kind", "name", None),
+    "deleted by a change": lambda state: state.update("kind", "name", lambda _: (None, None), listed=True),
+    "put unlisted": lambda state: state.put("kind", "name", b"2"),
+    "changed unlisted": lambda state: state.update("kind", "name", lambda old: (old, None)),
+    "ended": lambda state: state.put("kind", "name", b"2", time.time() - 1, listed=True),
+}
+
+
+@pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
+def test_what_is_listed_leaves_the_list(state: State, leave: Callable[[State], object]) -> None:
+    state.put("kind", "name", b"1", listed=True)
+    state.put("kind", "other", b"other", listed=True)
+    leave(state)
+    assert [state.at(hidden) for hidden in state.listed("kind")] == [b"other"]
+    state.update("kind", "name", lambda _: (b"3", None), listed=True)
+    assert len(state.listed("kind")) == 2
+
+
+def test_a_change_keeps_what_is_listed_on_the_list(state: State) -> None:
+    state.put("kind", "name", b"1", listed=True)
+    state.update("kind", "name", lambda old: ((old or b"") + b"2", None), listed=True)
+    assert [state.at(hidden) for hidden in state.listed("kind")] == [b"12"]
+
+
+def test_a_state_of_the_version_before_lists_opens_and_lists(tmp_path: Path) -> None:
+    before = opened(tmp_path)
+    before.put("kind", "name", b"value")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
+        db.execute("DROP INDEX state_shelf")
+        db.execute("DROP INDEX state_ends")
+        db.execute("ALTER TABLE state DROP COLUMN shelf")
+    state = opened(tmp_path)
+    assert (state.get("kind", "name"), state.listed("kind")) == (b"value", [])
+    state.put("kind", "name", b"value", listed=True)
+    assert len(opened(tmp_path).listed("kind")) == 1
+
+
+def test_one_thread_at_a_time_has_a_hold(state: State, tmp_path: Path) -> None:
+    held = state.hold("kind", "name")
+    assert held
+    held.check()
+    assert state.hold("kind", "name") is None
+    assert opened(tmp_path).hold("kind", "name", wait=0.05) is None
+    assert state.hold("kind", "other")
+    held.release()
+    again = opened(tmp_path).hold("kind", "name")
+    assert again
+    held.release()
+    assert state.hold("kind", "name") is None
+    again.check()
+    with pytest.raises(StateUnavailable):
+        held.check()
+
+
+def test_a_hold_is_waited_for(state: State) -> None:
+    held = state.hold("kind", "name")
+    assert held
+    threading.Timer(0.1, held.release).start()
+    assert state.hold("kind", "name", wait=30)
+
+
+def test_a_hold_whose_file_was_removed_is_lost(state: State, tmp_path: Path) -> None:
+    lost = state.hold("kind", "name")
+    assert lost
+    (tmp_path / "locks" / state._hide("kind", "name")).unlink()
+    with pytest.raises(StateUnavailable):
+        lost.check()
+    held = state.hold("kind", "name")
+    assert held
+    lost.release()
+    held.check()
 
 
 def test_a_change_that_fails_changes_nothing(state: State) -> None:
@@ -224,7 +313,7 @@ def test_a_lock_is_free_again_when_its_process_is_killed(state: State, tmp_path:
     process = spawned.Process(target=hold, args=(tmp_path, held))
     process.start()
     assert held.wait(30)
-    assert state_module._flock(tmp_path / "locks" / state._hide("kind", "name")) is None
+    assert state.hold("kind", "name") is None
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join(10)
