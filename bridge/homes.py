@@ -153,10 +153,12 @@ class Home(ABC):
         if opened is None:
             entity, opened = envelope.open_entity(scope.keyring, document, self.type_name)
         else:
-            entity = envelope.decrypt(document, opened.entity_keys)
+            entity = envelope.decrypt(document, opened.entity_keys, opened.plain)
         if opened.owning_ids:
             entity["patientId"] = opened.owning_ids[0]
         entity, sealed = REGISTRY[resource_type].slot.take(entity)
+        if sealed and sealed in opened.plain:
+            return entity, opened.plain[sealed], opened
         text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
         return entity, wire.loads(text) if text else {}, opened
 
@@ -364,12 +366,16 @@ def home_of(resource_type: str) -> Home:
     return HOMES[REGISTRY[resource_type].entity_type]
 
 
-def with_residue(resource_type: str, entity: Entity, residue: Residue, key: bytes | None) -> Entity:
+def with_residue(resource_type: str, entity: Entity, residue: Residue, opened: Opened | None) -> Entity:
     """Returns the entity with its residue in its slot: sealed, but for an entity that is in clear and has no key."""
     text = None
     if residue:
         dumped = wire.dump(residue)
-        text = dumped.decode() if key is None else envelope.seal_residue(key, entity["id"], dumped)
+        if opened is None:
+            text = dumped.decode()
+        else:
+            text = envelope.seal_residue(opened.entity_key, entity["id"], dumped)
+            opened.plain[text] = residue
     return REGISTRY[resource_type].slot.put(entity, text)
 
 

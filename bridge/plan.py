@@ -274,8 +274,8 @@ def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Enti
     home = home_of(one.resource_type)
     if not home.encrypts:
         return with_residue(one.resource_type, entity, one.residue, None)
-    entity = with_residue(one.resource_type, entity, one.residue, opened.entity_key)
-    return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name])
+    entity = with_residue(one.resource_type, entity, one.residue, opened)
+    return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name], opened.plain)
 
 
 def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
@@ -307,28 +307,28 @@ def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict
     metadata = envelope.new_metadata(
         scope.keyring, home.type_name, owning_id=patient_id, delegates=scope.caller.delegates(home.purpose)
     )
+    owning = (patient_id,) if patient_id is not None else ()
+    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
     contact: Entity = {
         "id": str(uuid.uuid4()),
         "created": scope.now,
         "modified": scope.now,
         "openingDate": min(one.entity["openingDate"] for one in group),
-        "services": [_service(scope, one, metadata.entity_key) for one in group],
+        "services": [_service(scope, one, opened) for one in group],
         "securityMetadata": metadata.security_metadata,
         **_foreign_keys(scope, patient_id, found, secret_ids),
     }
     contact["groupId"] = contact["id"]
-    encrypted = envelope.encrypt_contact(contact, metadata.entity_key, scope.manifests)
-    owning = (patient_id,) if patient_id is not None else ()
-    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
+    encrypted = envelope.encrypt_contact(contact, opened.entity_key, scope.manifests, opened.plain)
     return Write("create", "contact", encrypted, [one.path for one in group], group, opened)
 
 
-def _service(scope: Scope, one: Incoming, key: bytes) -> Entity:
+def _service(scope: Scope, one: Incoming, opened: Opened) -> Entity:
     """Returns a Service with its residue, newer than what it is written over."""
     entity = {k: v for k, v in one.entity.items() if k not in ("patientId", "endOfLife")}
     modified = max(scope.now, (one.over.modified or 0) + 1) if one.over else scope.now
     entity = {"created": scope.now, **entity, "id": one.id, "modified": modified}
-    return with_residue(one.resource_type, entity, one.residue, key)
+    return with_residue(one.resource_type, entity, one.residue, opened)
 
 
 def _foreign_keys(scope: Scope, patient_id: str | None, found: Found, secret_ids: dict[str, str]) -> Entity:
@@ -360,8 +360,9 @@ def _changes(
     for one in changed:
         assert one.over is not None  # noqa: S101
         if isinstance(home_of(one.resource_type), ServiceHome):
-            key = one.over.opened.entity_key
-            written = envelope.encrypt_service(_service(scope, one, key), key, scope.manifests["Service"])
+            opened, manifest = one.over.opened, scope.manifests["Service"]
+            service = _service(scope, one, opened)
+            written = envelope.encrypt_service(service, opened.entity_key, manifest, opened.plain)
             _of_contact(services, one.over)[one.id] = _ServiceChange(one.over, one.path, written, one)
         else:
             yield _rewritten(scope, one, one.over)

@@ -20,13 +20,17 @@ from bridge.crypto.keys import OwnKey, PublicKey, public_keys
 from bridge.crypto.lookup import CACHE_SIZE, Delegation, Lookup
 from bridge.crypto.primitives import AES_KEY_SIZES, Undecipherable, to_base64
 from bridge.errors import BusinessRule, KeyMissing
-from mappings.values import Entity
+from mappings.values import Entity, Json
 
-__all__ = ["Keyring", "Opened", "OwnKey", "Route"]
+__all__ = ["Keyring", "Opened", "OwnKey", "Plain", "Route"]
 
 ACCESS_KEYS_PER_VALUE = 360
 
 _CREATING = tuple(threading.Lock() for _ in range(61))
+
+
+Plain = dict[str, Json]
+"""By encrypted text what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Opened:
     entity_keys: tuple[bytes, ...] = field(repr=False)
     secret_ids: tuple[str, ...] = field(repr=False)
     owning_ids: tuple[str, ...] = field(repr=False)
+    plain: Plain = field(default_factory=dict, repr=False)
+    """What was encrypted just now; who only reads knows nothing of it."""
 
     @property
     def entity_key(self) -> bytes:
