@@ -1,0 +1,159 @@
+"""Whatever a patch says, the resource afterwards is as the answer tells it, valid, or exactly as it was before."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
+
+from bridge import wire
+from bridge.patch import JSON_PATCH, MERGE_PATCH
+from mappings.values import Resource
+from tests.test_mutations import BROKEN, EXAMPLES, PLANTED, Holding, bounded, good, mutated, places
+
+FHIRPATH = "application/fhir+json"
+JSON_OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
+FHIRPATH_OPERATIONS = ("add", "insert", "delete", "replace", "move")
+Make = Callable[[DataObject, Resource], Any]
+
+
+@pytest.fixture(scope="module")
+def holding(demo_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Holding:
+    return Holding(Path(shutil.copytree(demo_template, tmp_path_factory.mktemp("patches") / "data")))
+
+
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.stem)
+def there(request: pytest.FixtureRequest, holding: Holding) -> Resource:
+    """A resource to be patched."""
+    return holding.caller.created(good(request.param))
+
+
+def value(data: DataObject, resource: Resource) -> Any:
+    """Returns something from elsewhere in the resource, or something planted."""
+    paths = list(places(resource))
+    return copy.deepcopy(
+        data.draw(st.sampled_from(PLANTED) | st.sampled_from(paths).map(lambda path: found(resource, path)))
+    )
+
+
+def found(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+def pointer(data: DataObject, resource: Resource) -> str:
+    path = list(data.draw(st.sampled_from(list(places(resource)))))
+    end = data.draw(st.sampled_from(["", "", "", "-", "0", "9", "foo", "~2", "extension", "é"]))
+    return "".join(f"/{step}" for step in [*path, *([end] if end else [])])
+
+
+def json_patch(data: DataObject, resource: Resource) -> Any:
+    def operation() -> Resource:
+        return {
+            "op": data.draw(st.sampled_from(JSON_OPERATIONS)),
+            "path": pointer(data, resource),
+            "from": pointer(data, resource),
+            "value": value(data, resource),
+        }
+
+    return [operation() for _ in range(data.draw(st.integers(1, 3)))]
+
+
+def merge_patch(data: DataObject, resource: Resource) -> Any:
+    names = data.draw(st.lists(st.sampled_from([*resource, "language", "note"]), min_size=1, max_size=3))
+    return {name: value(data, resource) for name in names}
+
+
+def fhirpath(data: DataObject, resource: Resource) -> str:
+    """Returns the path of an element, by index or by a function."""
+    steps = [resource["resourceType"]]
+    for step in data.draw(st.sampled_from(list(places(resource)))):
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
+    end = st.sampled_from(
+        ["", "", ".first()", ".where(use = 'official')", ".extension('u')", "[7]", ".value"]
+    )
+    return "".join(steps) + data.draw(end)
+
+
+def fhirpath_patch(data: DataObject, resource: Resource) -> Any:
+    types = ("String", "Boolean", "Date", "Code", "CodeableConcept", "Quantity", "Period", "Reference", "x")
+
+    def operation() -> Resource:
+        parts = [
+            {"name": "type", "valueCode": data.draw(st.sampled_from(FHIRPATH_OPERATIONS))},
+            {"name": "path", "valueString": fhirpath(data, resource)},
+            {"name": "name", "valueString": data.draw(st.sampled_from([*resource, "deceased", "component"]))},
+            {"name": "value", f"value{data.draw(st.sampled_from(types))}": value(data, resource)},
+            {"name": "index", "valueInteger": data.draw(st.integers(-1, 3))},
+            {"name": "source", "valueInteger": data.draw(st.integers(-1, 3))},
+            {"name": "destination", "valueInteger": data.draw(st.integers(-1, 3))},
+        ]
+        return {"name": "operation", "part": parts}
+
+    operations = [operation() for _ in range(data.draw(st.integers(1, 2)))]
+    return {"resourceType": "Parameters", "parameter": operations}
+
+
+PATCHES: dict[str, tuple[str, Make]] = {
+    "JSON Patch": (JSON_PATCH, json_patch),
+    "Merge Patch": (MERGE_PATCH, merge_patch),
+    "FHIRPath Patch": (FHIRPATH, fhirpath_patch),
+}
+some = settings(bounded, max_examples=60)
+every_patch = pytest.mark.parametrize(("content_type", "make"), PATCHES.values(), ids=PATCHES)
+
+
+def patched(holding: Holding, there: Resource, body: bytes, content_type: str) -> None:
+    """Sends a patch: refused, nothing has changed; taken, what is read is what was answered, and valid."""
+    url = f"{there['resourceType']}/{there['id']}"
+    assert holding.caller.send("PUT", url, there).status_code == 200
+    before = holding.caller.get(url)
+    response = holding.send(url, body, "PATCH", Content_Type=content_type)
+    after = holding.caller.get(url)
+    if response.status_code >= 300:
+        assert after.data == before.data
+        return
+    resource = wire.parse(response.data)
+    assert f"{resource['resourceType']}/{resource['id']}" == url
+    assert wire.parse(after.data) == resource
+    wire.check(resource)
+
+
+@every_patch
+@some
+@given(data=st.data())
+def test_a_made_up_patch_is_applied_whole_or_changes_nothing(
+    holding: Holding, there: Resource, content_type: str, make: Make, data: DataObject
+) -> None:
+    patched(holding, there, wire.dump(make(data, there)), content_type)
+
+
+@every_patch
+@some
+@given(data=st.data())
+def test_a_mutated_patch_is_applied_whole_or_changes_nothing(
+    holding: Holding, there: Resource, content_type: str, make: Make, data: DataObject
+) -> None:
+    document = mutated(data, {"patch": make(data, there)})
+    patched(holding, there, wire.dump(document.get("patch")), content_type)
+
+
+@every_patch
+@some
+@given(data=st.data())
+def test_the_text_of_a_patch_may_be_anything(
+    holding: Holding, there: Resource, content_type: str, make: Make, data: DataObject
+) -> None:
+    text = wire.dump(make(data, there))
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(start + 30, len(text))))
+    planted = data.draw(st.sampled_from(BROKEN) | st.binary(max_size=4))
+    patched(holding, there, text[:start] + planted + text[end:], content_type)
