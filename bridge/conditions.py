@@ -17,10 +17,21 @@ from bridge.scope import Scope
 Criteria = list[tuple[str, str]]
 
 
+OF_THE_ANSWER = ("_format", "_pretty")
+"""What a URL may say beside its criteria."""
+
+
 def read_condition(resource_type: str, text: str) -> Criteria:
-    """Returns the criteria of `Type?query`, `?query` or `query`. Raises `Invalid` when there are none that select."""
-    query = text.removeprefix(resource_type).removeprefix("?")
-    criteria = parse_qsl(query, keep_blank_values=True)
+    """Returns the criteria of `query`, `?query`, `Type?query` or `[base]/Type?query`.
+
+    Raises `Invalid` when there are none that select, or when they are about another type.
+    """
+    about, mark, query = text.partition("?")
+    if not mark or "=" in about:
+        about, query = "", text
+    if about.rpartition("/")[2] not in ("", resource_type):
+        raise Invalid(f"The condition must be about {resource_type}.")
+    criteria = [(n, v) for n, v in parse_qsl(query, keep_blank_values=True) if n not in OF_THE_ANSWER]
     if not criteria or any(not value or name in search.CONTROLS for name, value in criteria):
         raise Invalid("A condition needs search parameters with values.")
     return criteria

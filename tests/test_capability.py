@@ -390,3 +390,5 @@ def test_an_include_that_is_listed_works_and_one_that_is_no_reference_does_not(
     tried = {f"{kind}:{name}" for name in R4[kind] | OF_ALL} | set(listed[said])
     worked = {link for link in tried if works(strictly(caller, f"{kind}?{control}={quote(link)}"))}
     assert set(listed[said]) <= worked <= references | {"*"}
+    if control == "_include":
+        assert worked == set(listed[said])

@@ -9,7 +9,7 @@ Strategy: `query` reads the arguments, `names` what a parameter name means; `cri
 `answer` say them.
 """
 
-from bridge.search.answer import search
+from bridge.search.answer import reduced, search
 from bridge.search.names import PARAMETERS, include_values, parameter, parameters, reverse_include_values
 from bridge.search.pages import Page, run
 from bridge.search.query import CONTROLS, Query, parse
@@ -25,6 +25,7 @@ __all__ = [
     "parameter",
     "parameters",
     "parse",
+    "reduced",
     "reverse_include_values",
     "run",
     "search",

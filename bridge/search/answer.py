@@ -15,7 +15,7 @@ from bridge.homes import Record, supported
 from bridge.scope import Scope
 from bridge.search import pages
 from bridge.search.includes import included
-from bridge.search.query import Query, include, parse
+from bridge.search.query import Query, parse
 from mappings.values import Resource
 
 SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
@@ -30,8 +30,6 @@ def search(
     given = next((value for name, value in arguments if name == "_cursor"), None)
     if given is None:
         query, ignored = parse(resource_type, arguments, strict=strict)
-        for name, value in query.includes:
-            include(resource_type, name, value)
         page = pages.answer(scope, pages.Cursor(query))
         said = query.arguments()
     else:

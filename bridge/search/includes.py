@@ -26,7 +26,11 @@ def included(scope: Scope, query: Query, page: Sequence[Record]) -> list[Record]
     """Returns what a page brings along, nothing twice. Raises `TooCostly` beyond 1,000."""
     known = {record.location: record for record in page}
     found: dict[str, Record] = {}
-    asked = [(name, *include(query.resource_type, name, value)) for name, value in query.includes]
+    asked = [
+        (name, *said)
+        for name, value in query.includes
+        if (said := include(query.resource_type, name, value)) is not None
+    ]
     fresh: Sequence[Record] = page
     first = True
     while fresh:

@@ -77,7 +77,8 @@ def _own(resource_type: str, text: str, depth: int) -> Name | None:
         return _chained(resource_type, parameter, modifier, rest, depth)
     types = parameter.targets or tuple(REGISTRY) if parameter.type == "reference" else ()
     if modifier and modifier not in (*MODIFIERS[parameter.type], *types):
-        raise Invalid(f"{parameter.name} does not take this modifier.")
+        known = ", ".join((*MODIFIERS[parameter.type], *types))
+        raise Invalid(f"{parameter.name} does not take this modifier; it takes {known}.")
     return Name(resource_type, parameter, modifier)
 
 
@@ -98,20 +99,26 @@ def _having(resource_type: str, text: str, depth: int) -> Name | None:
         return None
     link, _, name = rest.partition(":")
     reference = parameters(other).get(link)
-    if reference is not None and reference.type == "reference" and name and _names(reference, resource_type):
+    if (
+        reference is not None
+        and reference.type == "reference"
+        and name
+        and may_refer(reference, resource_type)
+    ):
         inner = parse(other, name, depth + 1)
         return inner and Name(resource_type, reference, "", (other,), (inner,), reverse=True)
     for at, reverse in ((other, True), (resource_type, False)):
         target = resource_type if reverse else other
         for candidate in _OF_PATIENT:
             reference = parameters(at).get(candidate)
-            if reference is not None and reference.type == "reference" and _names(reference, target):
+            if reference is not None and reference.type == "reference" and may_refer(reference, target):
                 inner = parse(other, rest, depth + 1)
                 return inner and Name(resource_type, reference, "", (other,), (inner,), reverse=reverse)
     return None
 
 
-def _names(reference: Parameter, resource_type: str) -> bool:
+def may_refer(reference: Parameter, resource_type: str) -> bool:
+    """Whether a reference parameter may name resources of a type."""
     return not reference.targets or resource_type in reference.targets
 
 
@@ -137,7 +144,7 @@ def reverse_include_values(resource_type: str) -> list[str]:
 def _links(source: str, types: tuple[str, ...]) -> list[str]:
     """Returns `Type:parameter` of the references of a type that may be to one of these types."""
     known = (p for p in parameters(source).values() if p.type == "reference")
-    return [f"{source}:{p.name}" for p in known if any(_names(p, t) for t in types)]
+    return [f"{source}:{p.name}" for p in known if any(may_refer(p, t) for t in types)]
 
 
 PARAMETERS = {resource_type: parameters(resource_type) for resource_type in REGISTRY}

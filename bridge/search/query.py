@@ -5,6 +5,7 @@ Facts: https://hl7.org/fhir/R4/search.html#return.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ from bridge.search import names
 from bridge.search.values import alternatives
 from mappings import REGISTRY
 
+_INCLUDE = re.compile(
+    r"(?P<source>[A-Z][A-Za-z]*):(?P<reference>\*|[a-z][a-z-]*)(?::(?P<target>[A-Z][A-Za-z]*))?"
+)
 DEFAULT_COUNT, MOST_COUNT, MOST_CRITERIA = 50, 1000, 100
 INCLUDES = ("_include", "_include:iterate", "_revinclude", "_revinclude:iterate")
 CONTROLS = (
@@ -61,29 +65,31 @@ class Query:
 def parse(
     resource_type: str, arguments: Iterable[tuple[str, str]], *, strict: bool = False
 ) -> tuple[Query, list[Issue]]:
-    """Returns the query and a warning when a parameter is not known, which is an error when `strict`.
+    """Returns the query, and warnings of what is not known, which is an error when `strict`.
 
     Raises `Invalid` for what cannot be read; values of criteria are read when the search is run.
     """
     supported(resource_type)
     query = Query(resource_type)
     criteria: list[tuple[str, tuple[str, ...]]] = []
-    unknown = False
+    unknown: dict[str, None] = {}
     for name, value in arguments:
-        if name in CONTROLS:
+        if name in INCLUDES and include(resource_type, name, value) is None:
+            unknown[f"{name} names something that this server does not have"] = None
+        elif name in CONTROLS:
             query = _controlled(query, name, value)
         elif names.parse(resource_type, name) is None:
-            unknown = True
+            unknown["This server does not know one of the parameters"] = None
         elif value:
             criteria.append((name, _alternatives(value, name)))
     if unknown and strict:
-        raise Invalid("This server does not know one of the parameters.")
+        raise Invalid(f"{'; '.join(unknown)}.")
     if len(criteria) > MOST_CRITERIA:
         raise Invalid(f"A search may have {MOST_CRITERIA} parameters, not more.")
     if query.summary == "text" and query.includes:
         raise Invalid("_summary=text does not go with _include or _revinclude.")
-    text = "This server does not know one of the parameters; it was ignored."
-    return replace(query, criteria=tuple(criteria)), [warning("not-supported", text)] if unknown else []
+    ignored = [warning("not-supported", f"{text}; it was ignored.") for text in unknown]
+    return replace(query, criteria=tuple(criteria)), ignored
 
 
 def _alternatives(value: str, name: str) -> tuple[str, ...]:
@@ -134,18 +140,25 @@ def _sort(resource_type: str, value: str) -> tuple[str, ...]:
     return keys
 
 
-def include(resource_type: str, name: str, value: str) -> tuple[str, str, str]:
+def include(resource_type: str, name: str, value: str) -> tuple[str, str, str] | None:
     """Returns source type, reference parameter (`*` for all) and target type ("" for any) of an include.
 
-    Raises `Invalid` for what is none.
+    None where it names a type or a parameter that this server does not have, or refers to such types only. Raises
+    `Invalid` for what is no include.
     """
-    source, _, rest = value.partition(":")
-    reference, _, target = rest.partition(":")
     if value == "*" and not name.startswith("_rev"):
-        source, reference = resource_type, "*"
-    if source not in REGISTRY:
-        raise Invalid(f"{name} wants Type:parameter, of a resource type that is served.")
-    parameter = names.parameters(source).get(reference)
-    if reference != "*" and (parameter is None or parameter.type != "reference"):
-        raise Invalid(f"{name} wants a search parameter of {source} that is a reference.")
+        return resource_type, "*", ""
+    said = _INCLUDE.fullmatch(value)
+    if said is None:
+        raise Invalid(f"{name} wants Type:parameter, or Type:parameter:Type.")
+    source, reference, target = said["source"], said["reference"], said["target"] or ""
+    if source not in REGISTRY or (target and target not in REGISTRY):
+        return None
+    if reference != "*":
+        parameter = names.parameters(source).get(reference)
+        if parameter is not None and parameter.type != "reference":
+            raise Invalid(f"{name} wants a search parameter of {source} that is a reference.")
+        types = (target,) if target else REGISTRY
+        if parameter is None or not any(names.may_refer(parameter, kind) for kind in types):
+            return None
     return source, reference, target

@@ -274,6 +274,29 @@ def test_an_include_never_brings_what_belongs_to_another(library: Library) -> No
     assert {r["id"] for r in brought if r["resourceType"] in ("Patient", "Observation")} <= mine
 
 
+UNSERVED = (
+    "_include=Observation:encounter",
+    "_include=Observation:subject:Group",
+    "_include=Observation:has-part",
+    "_include=Encounter:subject",
+    "_revinclude=Provenance:target",
+)
+
+
+@pytest.mark.parametrize("include", UNSERVED)
+def test_an_include_of_what_is_not_served_is_told_of_or_refused_as_preferred(
+    library: Library, include: str
+) -> None:
+    found = library.esmith.get(f"Observation?_id=gram&{include}").json
+    assert modes(found)["match"] == ["gram"]
+    (told,) = [e["resource"] for e in found["entry"] if e["search"]["mode"] == "outcome"]
+    (issue,) = told["issue"]
+    assert issue["severity"] == "warning"
+    assert issue["diagnostics"].startswith(include.partition("=")[0])
+    assert "include" not in links(found)["self"]
+    assert_outcome(library.esmith.get(f"Observation?{include}", Prefer="handling=strict"), 400)
+
+
 def test_more_than_may_come_along_is_too_costly(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.search.includes.MOST_INCLUDED", 1)
     assert_outcome(library.esmith.get("Patient?_id=bo&_revinclude=Observation:patient"), 422, "too-costly")

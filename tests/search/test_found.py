@@ -321,6 +321,9 @@ REFUSED = {
     "text on a reference": "Observation?subject:text=x",
     "a type that a reference cannot have": "Observation?performer:Device=1",
     "in": "Observation?code:in=http://x",
+    "not in": "Observation?code:not-in=http://x",
+    "above": "Observation?code:above=http://x|1",
+    "below": "Observation?code:below=http://x|1",
     "missing maybe": "Patient?name:missing=maybe",
     "missing twice": "Patient?name:missing=true,false",
     "a month 13": "Patient?birthdate=1974-13",
@@ -345,8 +348,9 @@ REFUSED = {
     "a sort by nothing known": "Patient?_sort=shoe-size",
     "a sort by a composite": "Observation?_sort=code-value-quantity",
     "an include of nothing": "Observation?_include=Observation:code",
-    "an include from an unknown type": "Observation?_include=Zanzibar:subject",
+    "an include that is none": "Observation?_include=subject",
     "a revinclude of nothing": "Patient?_revinclude=Observation",
+    "a revinclude of everything": "Patient?_revinclude=*",
     "a text summary with an include": "Observation?_summary=text&_include=Observation:subject",
 }
 
@@ -356,6 +360,11 @@ def test_a_search_is_refused_in_words(library: Library, query: str) -> None:
     refused = library.esmith.get(library.asked(query))
     assert_outcome(refused, 400, "invalid")
     assert refused.json["issue"][0]["diagnostics"].endswith(".")
+
+
+def test_a_modifier_that_is_refused_is_answered_with_those_that_are_taken(library: Library) -> None:
+    refused = library.esmith.get("Observation?code:in=http://x").json["issue"][0]["diagnostics"]
+    assert refused == "code does not take this modifier; it takes missing, not, text, of-type."
 
 
 @pytest.mark.parametrize(
