@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -20,19 +20,25 @@ from bridge.conditions import alone, match, read_condition
 from bridge.errors import BridgeError, Gone, Invalid, Issue, NotFound, explain, outcome
 from bridge.homes import Record, home_of, instant, supported
 from bridge.interactions import Answer, check_match, find, locate, patched
+from bridge.once import Request, once, shown
 from bridge.patch import JSON_PATCH, Patch, read_patch
 from bridge.plan import Incoming, Removal
 from bridge.scope import Scope
 from bridge.wire import Entry
 from mappings.values import Resource
 
-ORDER = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
+READING = ("GET", "HEAD")
+ORDER = ("DELETE", "POST", "PUT", "PATCH", *READING)
 MOST_ISSUES = 200
 ETAG = re.compile(r'(?:W/)?"([A-Za-z0-9.\-]{1,64})"')
 
 
-def run(scope: Scope, bundle: Resource, *, representation: bool = False) -> Resource:
+def run(
+    scope: Scope, bundle: Resource, request: Request | None = None, *, representation: bool = False
+) -> Resource:
     """Answers a transaction or a batch. With `representation` the answer holds the resources as written.
+
+    `request` says by what it is known when it comes again.
 
     Raises one error with everything that is wrong in any entry of a transaction; then nothing was written.
     """
@@ -42,7 +48,9 @@ def run(scope: Scope, bundle: Resource, *, representation: bool = False) -> Reso
     )
     scope.warnings += warnings
     apart = bundle["type"] == "batch"
-    answers = _batch(scope, entries) if apart else _Transaction(scope, entries).answers()
+    answers = (_batch if apart else _transaction)(scope, entries, request)
+    if representation:
+        answers = [shown(scope, a) if isinstance(a, Answer) else a for a in answers]
     return {
         "resourceType": "Bundle",
         "type": f"{bundle['type']}-response",
@@ -53,11 +61,33 @@ def run(scope: Scope, bundle: Resource, *, representation: bool = False) -> Reso
     }
 
 
-def _batch(scope: Scope, entries: Sequence[Entry]) -> Sequence[Answer | BridgeError]:
-    answers: dict[int, Answer | BridgeError] = {}
-    for entry in sorted(entries, key=lambda e: ORDER.index(e.method)):
-        answers[entry.index] = _tried(scope, entry, _alone)
+def _transaction(
+    scope: Scope, entries: Sequence[Entry], request: Request | None
+) -> Sequence[Answer | BridgeError]:
+    """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written.
+
+    A read comes after all is written, so one that fails is answered so for itself.
+    """
+    writing = [e for e in entries if e.method not in READING]
+    written = once(scope, request, lambda scope: _Transaction(scope, _ordered(writing)).written())
+    return [written.get(e.index) or _tried(scope, e, _read) for e in entries]
+
+
+def _batch(scope: Scope, entries: Sequence[Entry], request: Request | None) -> Sequence[Answer | BridgeError]:
+    """Returns the answers in the order sent, each what the same request alone would get."""
+
+    def do(scope: Scope, entry: Entry) -> Answer:
+        if entry.method in READING:
+            return _read(scope, entry)
+        part = None if request is None else request.part(entry.index)
+        return once(scope, part, lambda scope: {entry.index: _alone(scope, entry)})[entry.index]
+
+    answers = {entry.index: _tried(scope, entry, do) for entry in _ordered(entries)}
     return [answers[entry.index] for entry in entries]
+
+
+def _ordered(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda e: ORDER.index(e.method))
 
 
 def _tried(scope: Scope, entry: Entry, do: Callable[[Scope, Entry], Answer]) -> Answer | BridgeError:
@@ -69,9 +99,7 @@ def _tried(scope: Scope, entry: Entry, do: Callable[[Scope, Entry], Answer]) -> 
 
 
 def _alone(scope: Scope, entry: Entry) -> Answer:
-    """Returns the answer of one entry of a batch: what the same request alone would get."""
-    if entry.method in ("GET", "HEAD"):
-        return _read(scope, entry)
+    """Returns the answer of one writing entry of a batch."""
     kind, if_match = _type_of(entry), _etag(entry)
     if entry.method == "DELETE":
         if entry.id is None:
@@ -94,10 +122,11 @@ def _alone(scope: Scope, entry: Entry) -> Answer:
 
 @dataclass(slots=True)
 class _Transaction:
-    """One transaction on its way: every entry becomes something to write, or is answered already."""
+    """The writing entries of a transaction on their way: each becomes something to write, or is answered already."""
 
     scope: Scope
     entries: Sequence[Entry]
+    """In the order in which they take effect."""
     incoming: dict[int, Incoming] = field(default_factory=dict)
     removals: dict[int, Removal] = field(default_factory=dict)
     settled: dict[int, Answer] = field(default_factory=dict)
@@ -110,39 +139,32 @@ class _Transaction:
     records: dict[str, Record] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
 
-    def answers(self) -> Sequence[Answer | BridgeError]:
-        """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written.
-
-        A read comes after all is written, so one that fails is answered so for itself.
-        """
-        ordered = sorted(self.entries, key=lambda e: ORDER.index(e.method))
-        writing = [e for e in ordered if e.method not in ("GET", "HEAD")]
+    def written(self) -> dict[int, Answer]:
+        """Returns the answers by the places of the entries. Raises what is wrong with any; then nothing was written."""
         with ExitStack() as held:
-            self._each(writing, self._checked)
-            for kind, query in sorted(
-                {(_type_of(e), q) for e in writing if (q := e.if_none_exist or e.query)}
-            ):
+            self._each(self._checked)
+            conditions = {(_type_of(e), q) for e in self.entries if (q := e.if_none_exist or e.query)}
+            for kind, query in sorted(conditions):
                 held.enter_context(alone(self.scope, kind, read_condition(kind, query)))
-            self._look_up(writing)
-            self._each(writing, self._settled)
+            self._look_up()
+            self._each(self._settled)
             incoming, removals = list(self.incoming.items()), list(self.removals.items())
             written, removed = interactions.transact(
                 self.scope, [one for _, one in incoming], [r for _, r in removals], self.there
             )
         self.settled |= {index: answer for (index, _), answer in zip(incoming, written, strict=True)}
         self.settled |= {index: answer for (index, _), answer in zip(removals, removed, strict=True)}
-        for entry in writing:
+        for entry in self.entries:
             if entry.index not in self.settled:
                 first = self.settled[self.same[_type_of(entry), entry.if_none_exist or ""]]
                 self.settled[entry.index] = replace(first, status=200)
-        read = {e.index: _tried(self.scope, e, _read) for e in ordered if e.method in ("GET", "HEAD")}
-        return [read.get(entry.index) or self.settled[entry.index] for entry in self.entries]
+        return self.settled
 
-    def _each(self, entries: Sequence[Entry], step: Any) -> None:
+    def _each(self, step: Callable[[Entry], None]) -> None:
         """Takes a step for every entry. Raises everything that is wrong with any of them."""
         first: BridgeError | None = None
         issues: list[Issue] = []
-        for entry in entries:
+        for entry in self.entries:
             try:
                 step(entry)
             except BridgeError as e:
@@ -164,10 +186,10 @@ class _Transaction:
         else:
             _type_of(entry)
 
-    def _look_up(self, entries: Sequence[Entry]) -> None:
+    def _look_up(self) -> None:
         """Reads what the entries name by server id, all of a type in one call."""
         wanted: dict[str, list[str]] = {}
-        for entry in entries:
+        for entry in self.entries:
             if entry.id is not None:
                 wanted.setdefault(_type_of(entry), []).append(entry.id)
         for kind, ids in wanted.items():
@@ -301,7 +323,7 @@ def _answered(
         issues = [i if (i.path or "").startswith("Bundle.") else replace(i, path=entry.path) for i in issues]
         return {"response": {"status": _status(status), "outcome": outcome(issues)}}
     response: dict[str, Any] = {"status": _status(answer.status)}
-    if answer.location is not None and entry.method not in ("GET", "HEAD"):
+    if answer.location is not None and entry.method not in READING:
         response["location"] = f"{scope.base}/{answer.location}/_history/{answer.version}"
     if answer.version is not None:
         response["etag"] = f'W/"{answer.version}"'

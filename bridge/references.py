@@ -213,12 +213,12 @@ def _look_up(scope: Scope, targets: Iterable[str], found: Found) -> None:
 
 def known_parties(scope: Scope, ids: set[str]) -> set[str]:
     """Returns which of these are HealthcareParty ids; existing ones are remembered by the worker."""
-    unknown = [i for i in ids if i not in scope.known_parties]
+    unknown = [i for i in ids if not scope.known_parties.get(i)]
     if unknown:
         for party in scope.client.healthcare_parties(unknown):
             if not party.get("deletionDate"):
-                scope.known_parties[party["id"]] = True
-    return {i for i in ids if i in scope.known_parties}
+                scope.known_parties.put(party["id"], True)
+    return {i for i in ids if scope.known_parties.get(i)}
 
 
 def by_ids(scope: Scope, resource_type: str, ids: Iterable[str]) -> list[Record]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from cachetools import TTLCache
 
@@ -14,11 +16,41 @@ from bridge.crypto.keyring import Keyring
 from bridge.crypto.manifest import Manifests
 from bridge.errors import Issue
 from bridge.keychain import Keychain
-from bridge.state import State
+from bridge.state import Hold, State
 from bridge.upstream import Client, Upstream
 from mappings.engine import Context
 
-PARTY_SECONDS = 600
+REMEMBER_SECONDS = 600
+T = TypeVar("T")
+
+
+class Memory(Generic[T]):
+    """What a worker remembers for ten minutes, by name; its threads share it."""
+
+    def __init__(self, most: int) -> None:
+        self._cache: TTLCache[str, T] = TTLCache(maxsize=most, ttl=REMEMBER_SECONDS)
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> T | None:
+        """Returns what is remembered, None for nothing."""
+        with self._lock:
+            return self._cache.get(name)
+
+    def put(self, name: str, value: T) -> None:
+        """Remembers."""
+        with self._lock:
+            self._cache[name] = value
+
+
+@dataclass(slots=True)
+class Running:
+    """A request that is done once: under which name, and the lock that nobody else has meanwhile."""
+
+    name: str
+    digest: str
+    hold: Hold
+    wrote: bool = False
+    """Whether it has an entry in the journal."""
 
 
 @dataclass(slots=True)
@@ -32,8 +64,12 @@ class Scope:
     manifests: Manifests
     base: str
     """FHIR base of this server as the caller sees it, without a slash at the end."""
-    known_parties: TTLCache[str, bool]
-    """Which HealthcareParty ids exist, remembered by the worker."""
+    known_parties: Memory[bool]
+    """Which HealthcareParty ids exist."""
+    open_entries: Memory[tuple[str, str]]
+    """Whose the open entries of the journal are, and their names, by hidden name."""
+    running: Running | None = None
+    """Under which name the request writes; None when it is not known again."""
     warnings: list[Issue] = field(default_factory=list)
     unopened: int = 0
     """How many entities a search met that no loaded key opens."""
@@ -66,9 +102,8 @@ class Bridge:
     authenticator: Authenticator
     keychain: Keychain
     manifests: Manifests
-    known_parties: TTLCache[str, bool] = field(
-        default_factory=lambda: TTLCache(maxsize=100_000, ttl=PARTY_SECONDS)
-    )
+    known_parties: Memory[bool] = field(default_factory=lambda: Memory(100_000))
+    open_entries: Memory[tuple[str, str]] = field(default_factory=lambda: Memory(10_000))
 
     def scope(self, authorization: str | None, base: str) -> Scope:
         """Returns the scope of a caller with its keys open. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
@@ -83,4 +118,5 @@ class Bridge:
             manifests=self.manifests,
             base=base,
             known_parties=self.known_parties,
+            open_entries=self.open_entries,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import responses
@@ -16,13 +18,15 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors as http
 from gunicorn.workers.gthread import ThreadWorker
 
-from bridge import errors, logs, wire
+from bridge import errors, journal, logs, wire
 from bridge.app import create_app
 from bridge.config import Config
+from bridge.scope import Bridge
 
 DEFAULT_THREADS = 8
 KEEP_ALIVE_SECONDS = 30
 GRACE_SECONDS = 30
+SWEEP_SECONDS = 5.0
 LONGEST_REQUEST_LINE = 8190
 
 
@@ -101,6 +105,20 @@ def _numbers(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a if isinstance(a, int) else "…" for a in args)
 
 
+def _sweep_now_and_then(bridge: Bridge) -> None:
+    """Starts a thread that undoes what workers that died left half-written; it ends with the process."""
+
+    def run() -> None:
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            try:
+                journal.sweep(bridge)
+            except Exception as e:  # noqa: BLE001  the thread goes on
+                logs.unexpected(e)
+
+    threading.Thread(target=run, name="journal", daemon=True).start()
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with the bridge's settings. Blocks in `run()` until it is told to stop."""
 
@@ -119,6 +137,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "logger_class": Quiet,
             "loglevel": "warning",
             "when_ready": lambda server: ready(),
+            "post_worker_init": lambda worker: _sweep_now_and_then(worker.wsgi.extensions["bridge"]),
             "limit_request_line": LONGEST_REQUEST_LINE,
             "forwarded_allow_ips": "",  # what a proxy says is read in one place: routes.answers.base_url
             "control_socket_disable": True,

@@ -145,6 +145,13 @@ class Upstream:
             _token(reply.get("token")), _token(reply["refreshToken"]) if "refreshToken" in reply else None
         )
 
+    def renewed(self, refresh: str) -> Tokens:
+        """Returns new tokens for a refresh token. Raises `NotLoggedIn` when it has ended."""
+        response = self.call("POST", "auth/refresh", safe=True, headers={"Refresh-Token": refresh})
+        if not _succeeded(response):
+            raise errors.NotLoggedIn("The login has ended.")
+        return Tokens(_token(_object(response).get("token")), refresh)
+
     def reachable(self) -> bool:
         """Whether an iCure server answers."""
         try:
@@ -164,6 +171,11 @@ class Client:
         self._tokens = tokens
         self._refreshing = threading.Lock()
         self.access_keys: Callable[[str], Sequence[str]] | None = None
+
+    @property
+    def refresh_token(self) -> str | None:
+        """The token by which new ones are had; None for a caller who showed a JWT."""
+        return self._tokens.refresh
 
     # users and data owners
 
@@ -346,12 +358,7 @@ class Client:
         with self._refreshing:
             if self._tokens.token != ended or not self._tokens.refresh:
                 return
-            response = self._upstream.call(
-                "POST", "auth/refresh", safe=True, headers={"Refresh-Token": self._tokens.refresh}
-            )
-            if not _succeeded(response):
-                raise errors.NotLoggedIn("The login has ended.")
-            self._tokens.token = _token(_object(response).get("token"))
+            self._tokens = self._upstream.renewed(self._tokens.refresh)
 
 
 ACCESS_TYPES = {

@@ -26,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("journal",),
     ("interactions",),
+    ("once",),
     ("bundle", "operations", "capability", "logs"),
     ("openapi",),
     ("routes",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
@@ -11,10 +12,11 @@ from typing import Any, cast
 
 from flask import Response, current_app, g, request
 
-from bridge import wire
+from bridge import journal, wire
 from bridge.auth import Caller
 from bridge.errors import Invalid, Issue, TooLarge, UnsupportedMediaType, explain, outcome
-from bridge.interactions import Answer
+from bridge.interactions import ABSENT, Answer
+from bridge.once import Request
 from bridge.scope import Bridge, Scope
 from mappings.values import Resource
 
@@ -22,6 +24,7 @@ FHIR_BASE = "/rest/fhir/r4"
 MOST_WARNINGS = 20
 SMALL_BYTES = 1024
 """Smaller responses are not packed."""
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
 
 
@@ -31,8 +34,34 @@ def bridge() -> Bridge:
 
 
 def scope() -> Scope:
-    """Returns the scope of this request's caller. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
-    return bridge().scope(request.headers.get("Authorization"), base_url())
+    """Returns the scope of this request's caller, after what earlier ones left half-written was undone.
+
+    Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`.
+    """
+    asked = bridge().scope(request.headers.get("Authorization"), base_url())
+    journal.recovered(asked)
+    return asked
+
+
+def known_by(sent: bytes) -> Request:
+    """Returns by what this request is known when it comes again. Raises `Invalid` for a key that is none."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid("Idempotency-Key must have 1 to 255 visible characters.")
+    return Request.of(request.method, request.full_path, sent, key, _heard)
+
+
+def _heard() -> bool:
+    """Whether the client is still there, as far as its connection tells."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return True
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (BlockingIOError, ValueError):  # silent, or TLS, where nobody can look ahead
+        return True
+    except OSError:
+        return False
 
 
 def logged_in() -> Caller:
@@ -151,8 +180,15 @@ def write_unless_known(answer: Answer) -> Response:
 
 
 def if_match() -> str | None:
-    """Returns the ETag of `If-Match` as this server writes it. Raises `Invalid` for anything else than one."""
-    sent = request.headers.get("If-Match")
+    """Returns the ETag of `If-Match` as this server writes it, `ABSENT` for an update with `If-None-Match: *`.
+
+    Raises `Invalid` for anything else than one.
+    """
+    sent, unless = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    if unless is not None and request.method == "PUT":
+        if unless.strip() != "*" or sent is not None:
+            raise Invalid("An update takes If-None-Match: *, or If-Match.")
+        return ABSENT
     if sent is None:
         return None
     match = re.fullmatch(r'(?:W/)?"([A-Za-z0-9.\-]{1,64})"|(\*)', sent.strip())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from flask import Blueprint, Response, g, jsonify, request
 
 from bridge import bundle as bundles
 from bridge import interactions, operations, search, wire
 from bridge.capability import capability_statement, smart
+from bridge.conditions import OF_THE_ANSWER
 from bridge.errors import Invalid, NotFound, NotSupported
 from bridge.homes import supported
+from bridge.interactions import Answer
+from bridge.once import Answers, once, shown
 from bridge.patch import JSON_PATCH, MERGE_PATCH, Patch, read_patch
 from bridge.plan import Incoming
 from bridge.routes.answers import (
@@ -21,6 +25,7 @@ from bridge.routes.answers import (
     bridge,
     fhir,
     if_match,
+    known_by,
     logged_in,
     preferences,
     scope,
@@ -64,8 +69,9 @@ def smart_configuration() -> Response:
 def transaction() -> Response:
     """FHIR transaction and batch. https://hl7.org/fhir/R4/http.html#transaction"""
     asked = scope()
+    sent = body()
     representation = preferences().get("return") == "representation"
-    answer = bundles.run(asked, _body(), representation=representation)
+    answer = bundles.run(asked, wire.parse(sent), known_by(sent), representation=representation)
     return fhir(answer, warnings=asked.warnings)
 
 
@@ -100,24 +106,34 @@ def _found(resource_type: str, asked: list[tuple[str, str]]) -> Response:
 @bp.post("/<resource_type>", strict_slashes=False)
 def create(resource_type: str) -> Response:
     """FHIR create, conditional with `If-None-Exist`. https://hl7.org/fhir/R4/http.html#create"""
-    one = _incoming(asked := _scope(resource_type), resource_type)
-    condition = request.headers.get("If-None-Exist")
-    if condition is None:
-        return write(interactions.create(asked, one))
-    return write(interactions.create_unless(asked, one, condition))
+    asked = _scope(resource_type)
+    sent = body()
+    known = known_by(sent)
+    one = _checked(asked, resource_type, sent)
+    condition = _unless()
+
+    def create(scope: Scope) -> Answers:
+        if condition is None:
+            return {0: interactions.create(scope, one)}
+        return {0: interactions.create_unless(scope, one, condition)}
+
+    answers = once(asked, known, create) if known.key is not None else create(asked)
+    return write(shown(asked, answers[0]))
 
 
 @bp.get("/Patient/<logical_id>/$everything")
+@bp.post("/Patient/<logical_id>/$everything")
 def everything(logical_id: str) -> Response:
     """FHIR $everything. https://hl7.org/fhir/R4/patient-operation-everything.html"""
     asked, _, _ = _instance("Patient", logical_id)
-    return fhir(operations.everything(asked, logical_id, arguments()))
+    return fhir(operations.everything(asked, logical_id, _parameters()))
 
 
 @bp.get("/Observation/$lastn")
+@bp.post("/Observation/$lastn")
 def last_n() -> Response:
     """FHIR $lastn. https://hl7.org/fhir/R4/observation-operation-lastn.html"""
-    return fhir(operations.last_n(scope(), arguments()))
+    return fhir(operations.last_n(scope(), _parameters()))
 
 
 @bp.post("/<resource_type>/$validate")
@@ -127,19 +143,30 @@ def validate(resource_type: str, logical_id: str | None = None) -> Response:
     supported(resource_type)
     logged_in()
     strict = bridge().config.validation == "strict"
-    return fhir(operations.validate(_body(), resource_type, logical_id, strict=strict))
+    return fhir(operations.validate(_body(), resource_type, logical_id, arguments(), strict=strict))
 
 
 @bp.get("/<resource_type>/<logical_id>")
 def read(resource_type: str, logical_id: str) -> Response:
     """FHIR read, conditional with `If-None-Match` and `If-Modified-Since`. https://hl7.org/fhir/R4/http.html#read"""
-    return write_unless_known(interactions.read(*_instance(resource_type, logical_id)))
+    return write_unless_known(_shortened(interactions.read(*_instance(resource_type, logical_id))))
 
 
 @bp.get("/<resource_type>/<logical_id>/_history/<version>")
 def vread(resource_type: str, logical_id: str, version: str) -> Response:
     """FHIR vread, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#vread"""
-    return write_unless_known(interactions.vread(*_instance(resource_type, logical_id), version))
+    return write_unless_known(_shortened(interactions.vread(*_instance(resource_type, logical_id), version)))
+
+
+def _shortened(answer: Answer) -> Answer:
+    """Returns as much of a resource as `_summary` and `_elements` ask for."""
+    asked = [(name, value) for name, value in arguments() if name in ("_summary", "_elements")]
+    if not asked or answer.resource is None:
+        return answer
+    query, _ = search.parse(answer.resource["resourceType"], asked)
+    if query.summary == "count":
+        raise Invalid("_summary=count goes with a search.")
+    return replace(answer, resource=search.reduced(query, answer.resource))
 
 
 @bp.get("/<resource_type>/<logical_id>/_history")
@@ -196,11 +223,27 @@ def _scope(resource_type: str) -> Scope:
     return scope()
 
 
+def _parameters() -> list[tuple[str, str]]:
+    """Returns the parameters of an operation: those of the URL, and those of the body where there is one."""
+    sent = body() if request.method == "POST" else b""
+    return [*arguments(), *(operations.said_in(wire.parse(sent)) if sent else ())]
+
+
 def _instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
     asked = _scope(resource_type)
     if not _ID.fullmatch(logical_id):
-        raise NotFound("This is not an id that FHIR allows.")
+        raise NotFound("This is neither an id that FHIR allows nor an operation that is served here.")
     return asked, resource_type, logical_id
+
+
+def _unless() -> str | None:
+    """Returns the condition of a create: in `If-None-Exist`, or in the URL, as fhirpy says it."""
+    said = request.headers.get("If-None-Exist")
+    if all(name in OF_THE_ANSWER for name in request.args):
+        return said
+    if said is not None:
+        raise Invalid("The condition of a create stands in If-None-Exist or in the URL, not in both.")
+    return _condition()
 
 
 def _condition() -> str:
@@ -213,9 +256,13 @@ def _patch() -> Patch:
 
 
 def _incoming(asked: Scope, resource_type: str) -> Incoming:
-    """Returns the resource of the body, checked, with what was let through as its warnings."""
+    return _checked(asked, resource_type, body())
+
+
+def _checked(asked: Scope, resource_type: str, sent: bytes) -> Incoming:
+    """Returns the resource of a body, checked, with what was let through as its warnings."""
     strict = asked.config.validation == "strict"
-    resource, warnings = wire.check(_body(), expected_type=resource_type, strict=strict)
+    resource, warnings = wire.check(wire.parse(sent), expected_type=resource_type, strict=strict)
     return Incoming(resource, resource_type, warnings=list(warnings))
 
 

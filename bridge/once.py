@@ -1,0 +1,140 @@
+"""A request that is done once, however often it is sent.
+
+Facts: a POST may be sent again because its answer was lost, or because it is meant to be done again; HTTP does not
+tell which. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+Strategy: with an `Idempotency-Key` the answer is kept for a day, and given to whoever sends the same request under the
+same key. A transaction without one is known by its body, and given its answer while it is running or when it was done
+and nobody heard the answer; after an answer the same body is a new request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from bridge.errors import BusinessRule, Conflict, Issue, UpstreamFailed
+from bridge.homes import home_of
+from bridge.interactions import Answer
+from bridge.journal import ANSWERED, APPLIED, OPEN, Entry, Journal, late_seconds, settle
+from bridge.scope import Running, Scope
+from mappings.values import Json
+
+WAIT_SECONDS = 30.0
+"""How long a request waits for the same one that is running."""
+REPEAT_SECONDS = 300
+"""How long the answer of a request without key is kept, for those who wait for it."""
+KEPT_SECONDS = 24 * 3600
+"""How long an answer is kept that nobody heard, or that has a key."""
+
+Answers = dict[int, Answer]
+"""What the parts of a request came to, by their place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """By what a request is known when it comes again."""
+
+    digest: str
+    """SHA-256 of what was sent."""
+    key: str | None = None
+    """Its `Idempotency-Key`."""
+    heard: Callable[[], bool] = lambda: True
+    """Whether the client is still there for the answer."""
+
+    @classmethod
+    def of(cls, method: str, url: str, body: bytes, key: str | None, heard: Callable[[], bool]) -> Request:
+        """Returns what is known of a request."""
+        head = f"{method} {url}\n".encode()
+        return cls(hashlib.sha256(head + body).hexdigest(), key, heard)
+
+    def part(self, at: int) -> Request | None:
+        """Returns what one part of a request is known by that is done part by part; only a key makes that so."""
+        return None if self.key is None else replace(self, key=f"{self.key}\0{at}")
+
+
+def once(scope: Scope, request: Request | None, do: Callable[[Scope], Answers]) -> Answers:
+    """Returns what a request came to, now or when it was sent before; then the answers hold no resources.
+
+    Raises `BusinessRule` for a key that stands for another request, `Conflict` while the same request is running, or
+    when an earlier run of it could be neither finished nor undone.
+    """
+    if request is None:
+        return do(scope)
+    journal = Journal(scope.state)
+    known_by = f"body\0{request.digest}" if request.key is None else f"key\0{request.key}"
+    name = f"{scope.caller.user_id}\0{known_by}"
+    before = journal.read(name)
+    _check_same(request, before)
+    hold = journal.hold(name, WAIT_SECONDS)
+    if hold is None:
+        raise Conflict("The same request is still running.", headers={"Retry-After": "5"})
+    try:
+        entry = journal.read(name)
+        _check_same(request, entry)
+        if entry is not None and entry.phase == OPEN:
+            _undo(scope, journal, entry)
+        elif entry is not None and _tells(request, before, entry):
+            _close(journal, request, entry)
+            return {int(at): _told(answer) for at, answer in entry.answers.items()}
+        running = Running(name, request.digest, hold)
+        answers = do(replace(scope, running=running))
+        if running.wrote or request.key is not None:
+            entry = Entry.begun_by(scope, name, request.digest)
+            entry.answers = {str(at): _kept(answer) for at, answer in answers.items()}
+            _close(journal, request, entry)
+        return answers
+    finally:
+        hold.release()
+
+
+def _check_same(request: Request, entry: Entry | None) -> None:
+    if entry is not None and entry.digest != request.digest:
+        raise BusinessRule("This Idempotency-Key was sent with another request.")
+
+
+def _tells(request: Request, before: Entry | None, entry: Entry) -> bool:
+    """Whether what was answered before is the answer now: not to one who sends a body again after the answer."""
+    heard_before = before is not None and before.phase == ANSWERED and before.run == entry.run
+    return request.key is not None or not heard_before
+
+
+def _undo(scope: Scope, journal: Journal, entry: Entry) -> None:
+    """Undoes what an earlier run of the request left. Raises `Conflict` or `UpstreamFailed` when that is impossible."""
+    left = settle(journal, scope.client, entry, late_seconds(scope.config))
+    if left:
+        kind = Conflict if all(one.overtaken for one in left) else UpstreamFailed
+        text = "An earlier run of this request left this, and it could not be undone."
+        paths = [path for one in left for path in one.step.paths]
+        raise kind(issues=[Issue("incomplete", text, path) for path in paths])
+
+
+def _close(journal: Journal, request: Request, entry: Entry) -> None:
+    """Keeps the answer, just before it is given."""
+    heard = request.heard()
+    entry.phase = ANSWERED if heard else APPLIED
+    journal.keep(entry, KEPT_SECONDS if request.key is not None or not heard else REPEAT_SECONDS)
+
+
+def _kept(answer: Answer) -> Json:
+    """Returns an answer without its resource."""
+    warnings = [asdict(issue) for issue in answer.warnings]
+    return {**{name: getattr(answer, name) for name in _KEPT}, "warnings": warnings}
+
+
+_KEPT = ("status", "location", "version", "modified")
+
+
+def _told(kept: Json) -> Answer:
+    return Answer(**{**kept, "warnings": [Issue(**issue) for issue in kept["warnings"]]})
+
+
+def shown(scope: Scope, answer: Answer) -> Answer:
+    """Returns the answer with its resource, read again where it was answered before and nobody changed it since."""
+    if answer.resource is not None or answer.location is None or answer.status == 204:
+        return answer
+    resource_type, _, logical_id = answer.location.partition("/")
+    record = home_of(resource_type).read(scope, resource_type, logical_id)
+    if record is None or record.deleted or record.version != answer.version:
+        return answer
+    return replace(answer, resource=record.resource)
