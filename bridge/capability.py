@@ -31,6 +31,17 @@ DEFINITIONS = {
     "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
     "lastn": "http://hl7.org/fhir/OperationDefinition/Observation-lastn",
 }
+OPERATION_WORDS = {
+    "validate": "POST of a resource, or of Parameters. Profiles are not checked.",
+    "everything": (
+        "GET, or POST of Parameters: _type, _since, _count. Page by page; Practitioners and Organizations come along "
+        "with what refers to them."
+    ),
+    "lastn": (
+        "GET, or POST of Parameters: max, and search parameters of Observation, a patient or subject among them. "
+        "More than 10,000 Observations to be read: too-costly."
+    ),
+}
 RELEASED = "2026-11-21"
 
 
@@ -92,7 +103,10 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalRead": "full-support",
         "conditionalUpdate": True,
         "conditionalDelete": "single",
-        "operation": [{"name": name, "definition": DEFINITIONS[name]} for name in _operations(resource_type)],
+        "operation": [
+            {"name": name, "definition": DEFINITIONS[name], "documentation": OPERATION_WORDS[name]}
+            for name in _operations(resource_type)
+        ],
         "searchInclude": search.include_values(resource_type),
         "searchRevInclude": search.reverse_include_values(resource_type),
         "searchParam": [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from bridge import journal, plan, wire
@@ -31,6 +31,8 @@ from mappings.values import Entity, Resource
 
 WRITE_TRIES = 5
 """How often a write is done anew after a neighbour in the same Contact changed."""
+ABSENT = "absent"
+"""In the place of an ETag: there must be no such resource."""
 TOMBSTONE_SECONDS = 365 * 24 * 3600
 
 
@@ -216,13 +218,18 @@ def vread(scope: Scope, resource_type: str, logical_id: str, version: str) -> An
 
 
 def delete(scope: Scope, resource_type: str, logical_id: str, if_match: str | None = None) -> Answer:
-    """Answers a delete; one that was deleted before stays so. https://hl7.org/fhir/R4/http.html#delete"""
+    """Answers a delete; what was deleted before or never was is not there afterwards either.
+
+    https://hl7.org/fhir/R4/http.html#delete
+    """
 
     def write() -> Answer:
         try:
             record = locate(scope, resource_type, logical_id)
         except Gone:
             return Answer(204)
+        except NotFound as e:
+            return Answer(204, warnings=[replace(issue, severity="warning") for issue in e.issues])
         check_match(record, if_match)
         return transact(scope, [], [Removal(record, resource_type)])[1][0]
 
@@ -244,7 +251,11 @@ def _again(write: Callable[[], Answer], if_match: str | None) -> Answer:
 
 def check_match(record: Record | None, if_match: str | None) -> None:
     """Raises `PreconditionFailed` unless this is the version that the caller names."""
-    if if_match is not None and (record is None or record.deleted or if_match not in (record.etag, "*")):
+    etag = record.etag if record is not None and not record.deleted else None
+    if if_match == ABSENT:
+        if etag is not None:
+            raise PreconditionFailed("There is one already.")
+    elif if_match is not None and (etag is None or if_match not in (etag, "*")):
         raise PreconditionFailed("This is no longer the current version.")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from bridge.operations import EVERYTHING
+from bridge.operations import EVERYTHING, MODES
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from bridge.search import CONTROLS, parameters
 from bridge.search.query import SUMMARIES, TOTALS
@@ -44,6 +44,8 @@ KEYCHAIN: Schema = {
         "fingerprints": {"type": "array", "items": TEXT},
     },
 }
+OPERATIONS = ("everything", "last_n")
+"""Endpoints that take their parameters from the URL or from Parameters."""
 OPERATIONS_OF_PATCH = ("add", "remove", "replace", "move", "copy", "test")
 PATCH: Schema = {
     "type": "array",
@@ -76,6 +78,7 @@ RETURN: Schema = {
 }
 HANDLING: Schema = {"type": "string", "enum": ["handling=strict", "handling=lenient"]}
 ETAG: Schema = {"type": "string", "pattern": r'^(W/)?"[A-Za-z0-9\-.]{1,64}"$'}
+ONLY_NEW: Schema = {**TEXT, "enum": ["*"]}
 HTTP_DATE: Schema = {"type": "string", "example": "Sat, 21 Nov 2026 12:00:00 GMT"}
 _CHANGE, _KNOWN = (
     {"If-Match": ETAG, "Prefer": RETURN},
@@ -86,8 +89,8 @@ HEADERS: dict[str, Schema] = {
     "create": {"If-None-Exist": {**TEXT, "example": "identifier=http://example.org|1"}, "Prefer": RETURN},
     "read": _KNOWN,
     "vread": _KNOWN,
-    "update": _CHANGE,
-    "update_where": _CHANGE,
+    "update": {**_CHANGE, "If-None-Match": ONLY_NEW},
+    "update_where": {**_CHANGE, "If-None-Match": ONLY_NEW},
     "patch": _CHANGE,
     "patch_where": _CHANGE,
     "delete": _CHANGE,
@@ -224,7 +227,8 @@ def _operation(app: Flask, rule: Rule, method: str, path: str, kind: str | None)
         operation["security"] = []
     if method in ("POST", "PUT", "PATCH") and endpoint != "search_all":
         content = _body(endpoint, method, kind)
-        operation["requestBody"] = {"required": FORM not in content, "content": content}
+        optional = endpoint in ("search_form", *OPERATIONS)
+        operation["requestBody"] = {"required": not optional, "content": content}
     return operation
 
 
@@ -238,8 +242,16 @@ def _query(rule: Rule, endpoint: str, kind: str | None) -> dict[str, Schema]:
     shown = {"_format": FORMAT, "_pretty": PRETTY}
     if endpoint == "search_type":
         return {**_criteria(kind), **_CONTROLS, **shown}
-    if endpoint.endswith("_where"):
+    if endpoint in ("read", "vread"):
+        return {
+            "_summary": {**TEXT, "enum": [s for s in SUMMARIES if s != "count"]},
+            "_elements": TEXT,
+            **shown,
+        }
+    if endpoint == "create" or endpoint.endswith("_where"):
         return {**_criteria(kind), **shown}
+    if endpoint == "validate":
+        return {"mode": {**TEXT, "enum": list(MODES)}, "profile": TEXT, **shown}
     if endpoint == "everything":
         return {**dict.fromkeys(EVERYTHING, TEXT), "_count": {**_COUNT, "minimum": 1}, **shown}
     if endpoint == "last_n":
@@ -271,6 +283,8 @@ def _body(endpoint: str, method: str, kind: str | None) -> Schema:
     if method == "PATCH":
         patches = {JSON_PATCH: {"schema": _ref("JsonPatch")}, MERGE_PATCH: {"schema": _ref("MergePatch")}}
         return {**patches, FHIR_JSON: {"schema": _ref("Parameters")}}
+    if endpoint in OPERATIONS:
+        return _content("Parameters")
     if kind is None:
         return _content("Bundle")
     return _content("Parameters", kind) if endpoint == "validate" else _content(kind)

@@ -10,18 +10,21 @@ Strategy: `query` reads the arguments, `names` what a parameter name means; `cri
 """
 
 from bridge.search.answer import reduced, search
+from bridge.search.includes import included
 from bridge.search.names import PARAMETERS, include_values, parameter, parameters, reverse_include_values
 from bridge.search.pages import Page, run
-from bridge.search.query import CONTROLS, Query, parse
+from bridge.search.query import CONTROLS, MOST_COUNT, Query, parse
 from bridge.search.recipes import found_by
 
 __all__ = [
     "CONTROLS",
+    "MOST_COUNT",
     "PARAMETERS",
     "Page",
     "Query",
     "found_by",
     "include_values",
+    "included",
     "parameter",
     "parameters",
     "parse",
