@@ -1,0 +1,286 @@
+"""A request that is sent again: answered from memory where it was lost, done again where it is meant."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+
+from bridge import once, wire
+from bridge.app import EMBEDDED_URL, create_app
+from bridge.config import Config
+from bridge.journal import Journal
+from tests.helpers import Caller, Remote, assert_outcome, basic, serving, stored
+
+Resource = dict[str, Any]
+
+
+def patient(mark: str) -> Resource:
+    return {"resourceType": "Patient", "identifier": [{"system": "mark", "value": mark}]}
+
+
+def observation(mark: str) -> Resource:
+    code = {"coding": [{"system": "mark", "code": mark}]}
+    return {"resourceType": "Observation", "status": "final", "code": code}
+
+
+def bundle(*resources: Resource, kind: str = "transaction") -> Resource:
+    entries = [{"resource": r, "request": {"method": "POST", "url": r["resourceType"]}} for r in resources]
+    return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
+def copies(caller: Caller, mark: str) -> int:
+    """Returns how many resources of this mark there are."""
+    return len(caller.found(f"Patient?identifier=mark|{mark}")) + len(
+        caller.found(f"Observation?code=mark|{mark}")
+    )
+
+
+def places(response: Any) -> list[tuple[str, str, str]]:
+    """Returns where a transaction put its entries, as told: status, Location and ETag."""
+    assert response.status_code == 200, response.text
+    told = [entry["response"] for entry in response.json["entry"]]
+    return [(one["status"], one["location"], one["etag"]) for one in told]
+
+
+def test_a_key_gives_the_same_answer_again_and_nothing_is_written(esmith: Caller) -> None:
+    first = esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    again = esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    assert first.status_code == again.status_code == 201
+    for header in ("Location", "ETag", "Last-Modified"):
+        assert first.headers[header] == again.headers[header]
+    assert again.json == first.json
+    assert copies(esmith, "a") == 1
+
+
+def test_another_key_and_no_key_write_again(esmith: Caller) -> None:
+    for headers in ({"Idempotency_Key": "k1"}, {"Idempotency_Key": "k2"}, {}, {}):
+        assert esmith.post("Patient", patient("a"), **headers).status_code == 201
+    assert copies(esmith, "a") == 4
+
+
+@pytest.mark.parametrize("path", ["Patient", "", "Patient?_pretty=true"])
+def test_a_key_that_stands_for_another_request_is_refused(esmith: Caller, path: str) -> None:
+    assert esmith.post("Patient", patient("a"), Idempotency_Key="k1").status_code == 201
+    other = patient("a") if "?" in path else patient("b") if path else bundle(patient("b"))
+    assert_outcome(esmith.post(path, other, Idempotency_Key="k1"), 422, "business-rule")
+    assert copies(esmith, "b") == 0
+    assert copies(esmith, "a") == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä"])
+def test_a_key_that_is_none_is_refused(esmith: Caller, key: str) -> None:
+    assert_outcome(esmith.post("Patient", patient("a"), Idempotency_Key=key), 400, "invalid")
+    assert copies(esmith, "a") == 0
+
+
+def test_a_key_is_its_callers_own(esmith: Caller, jdoe: Caller) -> None:
+    for caller in (esmith, jdoe):
+        assert caller.post("Patient", patient("a"), Idempotency_Key="k1").status_code == 201
+        assert copies(caller, "a") == 1
+
+
+def test_a_refusal_is_not_remembered(esmith: Caller) -> None:
+    wrong = {**patient("a"), "gender": "zanzibar"}
+    assert_outcome(esmith.post("Patient", wrong, Idempotency_Key="k1"), 400)
+    assert esmith.post("Patient", patient("a"), Idempotency_Key="k1").status_code == 201
+
+
+def test_a_key_is_forgotten_after_its_time(esmith: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "KEPT_SECONDS", 0.1)
+    esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    time.sleep(0.2)
+    esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    assert copies(esmith, "a") == 2
+
+
+def test_the_answer_shows_what_is_there_only_while_it_is_that_version(esmith: Caller) -> None:
+    first = esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    changed = {**first.json, "active": True}
+    assert esmith.send("PUT", f"Patient/{first.json['id']}", changed).status_code == 200
+    again = esmith.post("Patient", patient("a"), Idempotency_Key="k1")
+    assert (again.status_code, again.headers["ETag"]) == (201, first.headers["ETag"])
+    assert again.data == b""
+
+
+def test_a_conditional_create_with_a_key_answers_as_it_did(esmith: Caller) -> None:
+    asked = {"If_None_Exist": "identifier=mark|a", "Idempotency_Key": "k1"}
+    first = esmith.post("Patient", patient("a"), **asked)
+    again = esmith.post("Patient", patient("a"), **asked)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.headers["Location"] == again.headers["Location"]
+
+
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+def test_a_bundle_with_a_key_gives_the_same_answer_again(esmith: Caller, kind: str) -> None:
+    sent = bundle(patient("a"), observation("a"), observation("b"), kind=kind)
+    sent["entry"].append({"request": {"method": "GET", "url": "Patient?identifier=mark|a"}})
+    first = esmith.post("", sent, Idempotency_Key="k1", Prefer="return=representation")
+    again = esmith.post("", sent, Idempotency_Key="k1", Prefer="return=representation")
+    assert again.status_code == first.status_code == 200
+    assert again.json["entry"][:3] == first.json["entry"][:3]
+    assert all("resource" in entry for entry in again.json["entry"])
+    assert again.json["entry"][3]["resource"]["entry"] == first.json["entry"][3]["resource"]["entry"]
+    assert (copies(esmith, "a"), copies(esmith, "b")) == (2, 1)
+
+
+def test_warnings_are_told_again(esmith: Caller) -> None:
+    sent = bundle({**patient("a"), "id": "mine"})
+    first, again = (esmith.post("", sent, Idempotency_Key="k1") for _ in range(2))
+    assert "outcome" in first.json["entry"][0]["response"]
+    assert again.json == first.json
+
+
+def test_the_same_bundle_after_its_answer_is_a_new_one(esmith: Caller) -> None:
+    sent = bundle(patient("a"), observation("a"))
+    assert places(esmith.post("", sent)) != places(esmith.post("", sent))
+    assert copies(esmith, "a") == 4
+
+
+def together(count: int, do: Callable[[int], Any]) -> list[Any]:
+    """Returns what several threads got that began at once."""
+    start, got = threading.Barrier(count), [None] * count
+
+    def run(at: int) -> None:
+        start.wait()
+        got[at] = do(at)
+
+    threads = [threading.Thread(target=run, args=[at]) for at in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+class Slow:
+    """An upstream that takes its time for one call, so that another request comes meanwhile."""
+
+    def __init__(self, app: Any, call: str) -> None:
+        self.session = app.extensions["bridge"].upstream.session
+        self.inner = self.session.get_adapter(EMBEDDED_URL)
+        self.call, self.entered, self.go = call, threading.Event(), threading.Event()
+        self.session.mount(EMBEDDED_URL, self)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        path = request.path_url.partition("?")[0].removeprefix("/rest/v2/")
+        if f"{request.method} {path}" == self.call and not self.entered.is_set():
+            self.entered.set()
+            assert self.go.wait(30)
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+KEYED: list[dict[str, str]] = [{}, {"Idempotency_Key": "k1"}]
+
+
+@pytest.mark.parametrize("headers", KEYED, ids=["by body", "by key"])
+def test_the_same_bundle_while_it_runs_waits_and_gets_the_same_answer(
+    esmith: Caller, config: Config, headers: dict[str, str]
+) -> None:
+    other = Caller(create_app(config), esmith.account)
+    slow = Slow(esmith.app, "POST patient")
+    sent = bundle(patient("a"), observation("a"))
+    got: list[Any] = []
+    first = threading.Thread(target=lambda: got.append(esmith.post("", sent, **headers)))
+    first.start()
+    assert slow.entered.wait(10)
+    second = threading.Thread(target=lambda: got.append(other.post("", sent, **headers)))
+    second.start()
+    time.sleep(0.3)
+    assert got == []
+    slow.go.set()
+    first.join()
+    second.join()
+    assert places(got[0]) == places(got[1])
+    assert copies(esmith, "a") == 2
+
+
+def test_the_same_request_that_runs_for_too_long_is_a_conflict(
+    esmith: Caller, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "WAIT_SECONDS", 0.1)
+    slow = Slow(esmith.app, "POST patient")
+    first = threading.Thread(target=lambda: esmith.post("", bundle(patient("a"))))
+    first.start()
+    assert slow.entered.wait(10)
+    answer = Caller(create_app(config), esmith.account).post("", bundle(patient("a")))
+    assert_outcome(answer, 409, "conflict")
+    assert int(answer.headers["Retry-After"]) > 0
+    slow.go.set()
+    first.join()
+    assert copies(esmith, "a") == 1
+
+
+def test_several_bundles_of_one_caller_run_side_by_side(esmith: Caller, config: Config) -> None:
+    other = Caller(create_app(config), esmith.account)
+    slow = Slow(esmith.app, "POST patient")
+    first = threading.Thread(target=lambda: esmith.post("", bundle(patient("a"), observation("a"))))
+    first.start()
+    assert slow.entered.wait(10)
+    assert other.post("", bundle(patient("b"), observation("b"))).status_code == 200
+    assert other.get("Patient?identifier=mark|b").status_code == 200
+    slow.go.set()
+    first.join()
+    assert (copies(esmith, "a"), copies(esmith, "b")) == (2, 2)
+
+
+def test_many_at_once_with_one_key_write_once(esmith: Caller, config: Config) -> None:
+    callers = [Caller(create_app(config), esmith.account) for _ in range(4)]
+    answers = together(8, lambda at: callers[at % 4].post("Patient", patient("a"), Idempotency_Key="k1"))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.headers["Location"] for answer in answers}) == 1
+    assert copies(esmith, "a") == 1
+
+
+def open_entries(config: Config) -> list[str]:
+    return Journal(create_app(config).extensions["bridge"].state).open_names()
+
+
+def test_nothing_stays_open_and_nothing_is_in_clear(esmith: Caller, config: Config, data_dir: Path) -> None:
+    sent = bundle(patient("zanzibar"), {**observation("zanzibar"), "id": "zanzibar"})
+    esmith.post("", sent)
+    esmith.post("Patient", patient("zanzibar"), Idempotency_Key="zanzibar")
+    assert open_entries(config) == []
+    for file in data_dir.glob("state*"):
+        assert b"zanzibar" not in file.read_bytes()
+
+
+def test_a_client_that_went_away_gets_its_answer_when_it_comes_again(
+    data_dir: Path, config: Config, accounts: dict[str, Any]
+) -> None:
+    """It sends the transaction and hangs up; the transaction is done, and a resend tells where."""
+    sent = bundle(*(patient(f"gone-{n}") for n in range(3)), *(observation("gone") for _ in range(3)))
+    body = wire.dump(sent)
+    with serving(data_dir) as server:
+        remote = Remote(server, accounts["esmith"])
+        remote.load_key()
+        before = len(stored(data_dir))
+        url = urlsplit(server.fhir)
+        head = (
+            f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: {basic(accounts['esmith'])}\r\n"
+            f"Content-Type: application/fhir+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection((url.hostname, url.port)) as connection:
+            connection.sendall(head.encode() + body)
+        deadline = time.monotonic() + 30
+        while not all(len(remote.found(f"Patient?identifier=mark|gone-{n}")) == 1 for n in range(3)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = orjson.loads(remote.post("", sent, 200).content)
+        assert len(answer["entry"]) == 6
+        for part in answer["entry"]:
+            remote.get(part["response"]["location"].partition("/r4/")[2])
+        assert len(remote.found("Observation?code=mark|gone")) == 3
+        assert len(stored(data_dir)) - before == 4
+        assert len(orjson.loads(remote.post("", sent, 200).content)["entry"]) == 6
+        assert len(remote.found("Observation?code=mark|gone")) == 6
