@@ -113,7 +113,7 @@ def check_bundle_envelope(
         found.add(NOT_SERVED, (root, "type", None))
     if "total" in bundle:
         found.add(ONLY_SEARCH, (root, "total", None))
-    if not found.errors:
+    if found.doubtful and not found.errors:
         envelope.pop("entry", None)
         pass_model(shape, envelope, root)
     apart = bundle.get("type") == "batch"

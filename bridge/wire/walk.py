@@ -3,8 +3,9 @@
 Facts: https://hl7.org/fhir/R4/json.html, https://hl7.org/fhir/R4/element.html (ele-1),
 https://hl7.org/fhir/R4/extensibility.html (ext-1), https://hl7.org/fhir/R4/references.html.
 
-Strategy: the walk tells everything that is wrong, the model afterwards only yes or no. A path is a chain of
-(parent, name, index) and becomes text when there is something to tell.
+Strategy: the walk tells everything that is wrong. It is in doubt where `null` holds a place and where only an extension
+stands for what is required; there the model tells. A path is a chain of (parent, name, index) and becomes text when
+there is something to tell.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ NOT_A_REFERENCE = Flaw("value", "A reference is Type/id, #id, a query or a URL, 
 class Findings:
     """What a walk found."""
 
-    __slots__ = ("errors", "extension_siblings", "strict", "two_values", "warnings")
+    __slots__ = ("doubtful", "errors", "strict", "two_values", "warnings")
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
         self.errors: list[Issue] = []
         self.warnings: list[Issue] = []
         self.two_values = False
-        self.extension_siblings = False
+        self.doubtful = False
 
     def add(self, flaw: Flaw, path: Path) -> None:
         """Notes the flaw, as an error or as a warning."""
@@ -136,11 +137,16 @@ def walk(shape: Shape, node: Resource, path: Path, found: Findings, valued: bool
         else:
             _child(element, value, (path, element.name, None), found)
     for key in shape.required:
-        if key not in node and f"_{key}" not in node:
-            found.add(REQUIRED, (path, elements[key].name, None))
+        if key not in node:
+            if f"_{key}" in node:
+                found.doubtful = True
+            else:
+                found.add(REQUIRED, (path, elements[key].name, None))
     for choice in shape.required_choices:
         if chosen is None or choice not in chosen:
             found.add(REQUIRED, (path, choice, None))
+        elif chosen[choice] not in node:
+            found.doubtful = True
     more = _MORE.get(shape.name)
     if more is not None:
         more(node, chosen is not None, path, found)
@@ -190,6 +196,7 @@ def _values(element: Element, values: Json, node: Resource, path: Path, found: F
     rule = element.rule
     for index, value in enumerate(values):
         if value is None:
+            found.doubtful = True
             siblings = node.get(f"_{element.key}")
             if type(siblings) is not list or index >= len(siblings) or siblings[index] is None:
                 found.add(NULL, (path, element.name, index))
@@ -204,8 +211,6 @@ def _sibling(
 ) -> None:
     """Checks the `_` sibling of a primitive element: its id and its extensions."""
     values = node.get(element.key[1:])
-    if shape.name == "Extension":
-        found.extension_siblings = True
     if not element.many:
         at = (path, element.name, None)
         if type(value) is dict:
@@ -225,8 +230,10 @@ def _sibling(
             walk(element.shape, item, (path, element.name, index), found, valued=present and len(item) > 0)
         elif item is not None:
             found.add(NOT_AN_OBJECT, (path, element.name, index))
-        elif not present and not aligned:
-            found.add(NULL, (path, element.name, index))
+        else:
+            found.doubtful = True
+            if not present and not aligned:
+                found.add(NULL, (path, element.name, index))
 
 
 def _extension(node: Resource, valued: bool, path: Path, found: Findings) -> None:
