@@ -7,6 +7,7 @@ Afterwards the store is looked into. What is written says in clear which entry i
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from requests.adapters import BaseAdapter
 from bridge import demo
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
-from bridge.journal import Journal, applying, undoing
+from bridge.journal import Journal, applying, recovery, sweep, undoing
 from bridge.upstream import REPEATS
 from tests.helpers import READING, Caller, stored
 
@@ -188,6 +189,14 @@ class World:
             return self.caller.post("", self.transaction())
         finally:
             self.upstream.faults = lambda at, call: None
+
+    def copies(self, mark: str) -> list[str]:
+        """Returns the ids of the documents that hold something of this mark and are not deleted."""
+        return [
+            entity_id
+            for (_, entity_id), (_, body) in stored(self.data_dir).items()
+            if f'"{mark}"'.encode() in body and not orjson.loads(body).get("deletionDate")
+        ]
 
     def written(self) -> set[int]:
         """Returns the indexes of the entries of which something stands."""
@@ -362,6 +371,47 @@ def test_where_purging_is_refused_what_was_written_is_deleted(world: World) -> N
     assert hidden == len(NEW)
     for at in NEW[2:]:
         assert world.caller.found(f"Observation?code=mark|{world.mark(at)}") == []
+
+
+def test_what_arrives_after_it_was_undone_is_undone_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks, the transaction is undone, and only then iCure does what it was asked."""
+    for module in (applying, recovery):
+        monkeypatch.setattr(module, "late_seconds", lambda config: 0.2)
+    held: list[Callable[[], Any]] = []
+
+    def delayed(send: Send, request: Any, options: Any) -> Any:
+        held.append(lambda: send(request, **options))
+        raise requests.ConnectionError
+
+    response = world.posted(lambda at, call: delayed if call == "POST contact/batch" and not held else None)
+    assert response.status_code == 502
+    assert (named(response), world.written()) == (set(), set())
+    assert len(world.journal.open_names()) == 1
+    (arrive,) = held
+    assert arrive().status_code == 200
+    assert world.written() != set()
+    time.sleep(0.3)
+    sweep(world.app.extensions["bridge"])
+    assert (world.written(), world.journal.open_names()) == (set(), [])
+
+
+def test_a_resend_after_any_failure_ends_with_one_copy(world: World) -> None:
+    for fault in (lost, late, without_last):
+        here = 0
+        while True:
+            response = world.posted(lambda at, call, here=here: fault if at == here else None)  # type: ignore[misc]  # noqa: B023
+            sent = len(world.upstream.calls)
+            if response.status_code != 200:
+                assert world.posted(lambda at, call: None).status_code == 200
+            marks = [mark for mark in (world.mark(at) for at in NEW) for _ in world.copies(mark)]
+            assert marks == [world.mark(at) for at in NEW]
+            assert world.written() == EVERYTHING
+            world.renew()
+            if sent <= here:
+                break
+            here += 1
 
 
 def test_what_someone_else_wrote_meanwhile_is_left_and_named(world: World) -> None:
