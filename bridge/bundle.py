@@ -11,19 +11,21 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from http import HTTPStatus
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
-from bridge import interactions, search, wire
+from bridge import interactions, operations, search, wire
 from bridge.conditions import alone, match, read_condition
 from bridge.errors import BridgeError, Gone, Invalid, Issue, NotFound, explain, outcome
 from bridge.homes import Record, home_of, instant, supported
-from bridge.interactions import Answer, check_match, find, locate, patched
+from bridge.interactions import ABSENT, Answer, check_match, find, patched
 from bridge.once import Request, once, shown
 from bridge.patch import JSON_PATCH, Patch, read_patch
 from bridge.plan import Incoming, Removal
 from bridge.scope import Scope
+from bridge.search.values import moment
 from bridge.wire import Entry
 from mappings.values import Resource
 
@@ -77,6 +79,8 @@ def _batch(scope: Scope, entries: Sequence[Entry], request: Request | None) -> S
     """Returns the answers in the order sent, each what the same request alone would get."""
 
     def do(scope: Scope, entry: Entry) -> Answer:
+        if entry.errors:
+            raise Invalid(issues=entry.errors)
         if entry.method in READING:
             return _read(scope, entry)
         part = None if request is None else request.part(entry.index)
@@ -251,8 +255,6 @@ class _Transaction:
     def _delete(self, entry: Entry, record: Record | None) -> None:
         if record is not None and not record.deleted:
             self.removals[entry.index] = Removal(record, entry.path)
-        elif record is None and entry.id is not None:
-            locate(self.scope, _type_of(entry), entry.id)  # tells what is so: never there, or gone
         else:
             self.settled[entry.index] = Answer(204)
 
@@ -270,6 +272,12 @@ def _type_of(entry: Entry) -> str:
 
 
 def _etag(entry: Entry) -> str | None:
+    """Returns the ETag that an entry wants to meet, `ABSENT` where it wants to meet none. Raises `Invalid`."""
+    if entry.method == "PUT" and entry.if_none_match is not None:
+        if entry.if_none_match.strip() != "*" or entry.if_match is not None:
+            text = "An update takes ifNoneMatch: *, or ifMatch."
+            raise Invalid(text, f"{entry.path}.request.ifNoneMatch")
+        return ABSENT
     if entry.if_match is None:
         return None
     etag = ETAG.fullmatch(entry.if_match.strip())
@@ -298,20 +306,38 @@ def _patch(scope: Scope, entry: Entry) -> Patch:
 
 
 def _read(scope: Scope, entry: Entry) -> Answer:
-    """Answers a GET or HEAD entry: a read, a vread, a history or a search."""
+    """Answers a GET or HEAD entry: a read, a vread, a history, a search or an operation."""
     path, _, query = entry.url.partition("?")
+    arguments = parse_qsl(query, keep_blank_values=True)
     kind, *rest = path.split("/")
     supported(kind)
     match rest:
         case [] | [""]:
-            return Answer(200, search.search(scope, kind, parse_qsl(query, keep_blank_values=True)))
+            return Answer(200, search.search(scope, kind, arguments))
+        case ["$lastn"] if kind == "Observation":
+            return Answer(200, operations.last_n(scope, arguments))
         case [logical_id]:
-            return interactions.read(scope, kind, logical_id)
+            return _unless_known(entry, interactions.read(scope, kind, logical_id))
+        case [logical_id, "$everything"] if kind == "Patient":
+            return Answer(200, operations.everything(scope, logical_id, arguments))
         case [logical_id, "_history"]:
             return Answer(200, history(scope.base, interactions.history(scope, kind, logical_id)))
         case [logical_id, "_history", version]:
-            return interactions.vread(scope, kind, logical_id, version)
+            return _unless_known(entry, interactions.vread(scope, kind, logical_id, version))
     raise NotFound("There is no such route.")
+
+
+def _unless_known(entry: Entry, answer: Answer) -> Answer:
+    """Returns the answer of a read, or 304 when the caller has this version already.
+
+    https://hl7.org/fhir/R4/http.html#cread
+    """
+    if entry.if_none_match is not None:
+        known = entry.if_none_match.strip() == "*" or answer.version in ETAG.findall(entry.if_none_match)
+    else:
+        since, modified = moment(entry.if_modified_since, UTC), (answer.modified or 0) // 1000
+        known = since is not None and answer.modified is not None and modified * 1_000_000 <= since.low
+    return Answer(304, version=answer.version, modified=answer.modified) if known else answer
 
 
 def _answered(

@@ -27,7 +27,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("journal",),
     ("interactions",),
     ("once",),
-    ("bundle", "operations", "capability", "logs"),
+    ("operations",),
+    ("bundle", "capability", "logs"),
     ("openapi",),
     ("routes",),
 )

@@ -6,6 +6,8 @@ import json
 from base64 import b64encode
 from typing import Any
 
+import pytest
+
 from tests.helpers import DEMO_PATIENT, FHIR, Caller, assert_outcome
 
 
@@ -149,7 +151,6 @@ def test_one_bad_entry_keeps_a_transaction_from_doing_anything(esmith: Caller) -
     kept = esmith.created(patient("Kept"))
     stale = 'W/"1-00000000000000000000000000000000"'
     bad = {
-        "unknown id": (entry("DELETE", "Patient/nobody"), 404),
         "stale ifMatch": (entry("PUT", url(kept), kept, ifMatch=stale), 412),
         "wrong ifMatch": (entry("PUT", url(kept), kept, ifMatch="x"), 400),
         "several matches": (entry("DELETE", "Patient?name=New"), 412),
@@ -198,10 +199,88 @@ def test_a_batch_does_each_entry_for_itself(esmith: Caller) -> None:
         ),
     )
     assert answer.json["type"] == "batch-response"
-    assert statuses(answer) == [201, 400, 404, 200, 404, 200, 200, 200]
+    assert statuses(answer) == [201, 400, 204, 200, 404, 200, 200, 200]
     wrong = answer.json["entry"][1]["response"]["outcome"]["issue"][0]
     assert wrong["expression"] == ["Bundle.entry[1].resource.gender"]
     assert answer.json["entry"][7]["resource"]["entry"][0]["resource"]["name"] == [{"family": "Fresh"}]
+
+
+def test_an_entry_of_a_batch_that_says_nothing_sensible_spoils_no_other(esmith: Caller) -> None:
+    answer = esmith.post(
+        "",
+        bundle(
+            entry("POST", "Patient", patient("Fresh")),
+            entry("POST", "Patient/$validate", patient("Fresh")),
+            entry("PUT", "Patient"),
+            entry("GET", "Patient/nobody/$graph"),
+            kind="batch",
+        ),
+    )
+    assert statuses(answer) == [201, 400, 400, 404]
+    issues = answer.json["entry"][2]["response"]["outcome"]["issue"]
+    assert all(issue["expression"][0].startswith("Bundle.entry[2].") for issue in issues)
+    assert esmith.found("Patient?name=Fresh") != []
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_operations_that_read_may_be_entries(esmith: Caller, kind: str) -> None:
+    person = esmith.created(patient("There"))
+    measured = esmith.created(observation(url(person)))
+    answer = esmith.post(
+        "",
+        bundle(
+            entry("GET", f"{url(person)}/$everything?_count=10"),
+            entry("GET", f"Observation/$lastn?patient={person['id']}"),
+            kind=kind,
+        ),
+    )
+    assert statuses(answer) == [200, 200]
+    found = [[e["resource"]["id"] for e in told["resource"]["entry"]] for told in answer.json["entry"]]
+    assert found == [[person["id"], measured["id"]], [measured["id"]]]
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_read_of_what_the_caller_has_is_not_modified(esmith: Caller, kind: str) -> None:
+    created = esmith.created(patient("There"))
+    version = created["meta"]["versionId"]
+    answer = esmith.post(
+        "",
+        bundle(
+            entry("GET", url(created), ifNoneMatch=f'W/"{version}"'),
+            entry("GET", url(created), ifNoneMatch="*"),
+            entry("GET", f"{url(created)}/_history/{version}", ifNoneMatch=f'"{version}"'),
+            entry("GET", url(created), ifModifiedSince=created["meta"]["lastUpdated"]),
+            entry("GET", url(created), ifModifiedSince="2001-01-01T00:00:60Z"),
+            entry("GET", url(created), ifNoneMatch='W/"other"'),
+            kind=kind,
+        ),
+        Prefer="return=representation",
+    )
+    assert statuses(answer) == [304, 304, 304, 304, 200, 200]
+    assert ["resource" in told for told in answer.json["entry"]] == [False] * 4 + [True] * 2
+    assert answer.json["entry"][0]["response"]["etag"] == f'W/"{version}"'
+
+
+def test_an_update_may_be_meant_for_something_new_only(esmith: Caller) -> None:
+    created = esmith.created(patient("There"))
+    fresh = entry("PUT", "Patient/fresh", patient("Fresh", id="fresh"), ifNoneMatch="*")
+    refused = esmith.post(
+        "", bundle(fresh, entry("PUT", url(created), created | {"gender": "male"}, ifNoneMatch="*"))
+    )
+    assert_outcome(refused, 412, path="Bundle.entry[1]")
+    assert_outcome(esmith.get("Patient/fresh"), 404)
+    assert statuses(esmith.post("", bundle(fresh))) == [201]
+    assert_outcome(esmith.post("", bundle(fresh)), 412, path="Bundle.entry[0]")
+    other = entry("PUT", url(created), created, ifNoneMatch='W/"1"')
+    assert_outcome(esmith.post("", bundle(other)), 400, path="Bundle.entry[0].request.ifNoneMatch")
+    assert esmith.get(url(created)).json == created
+
+
+def test_what_never_was_is_deleted_already(esmith: Caller) -> None:
+    answer = esmith.post(
+        "", bundle(entry("DELETE", "Patient/nobody"), entry("POST", "Patient", patient("Fresh")))
+    )
+    assert statuses(answer) == [204, 201]
 
 
 def test_entries_of_a_batch_cannot_depend_on_each_other(esmith: Caller) -> None:

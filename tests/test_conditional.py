@@ -40,13 +40,58 @@ def url(resource: dict[str, Any]) -> str:
 BY_ID = "_id"
 
 
-@pytest.mark.parametrize("form", ["_id={}", "?_id={}", "Patient?_id={}"])
+FORMS = [
+    "_id={}",
+    "?_id={}",
+    "Patient?_id={}",
+    "http://localhost/rest/fhir/r4/Patient?_id={}",
+    "_id={}&_format=json&_pretty=true",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_conditional_create_answers_what_is_there(esmith: Caller, form: str) -> None:
     created = esmith.created(patient(id="mc1"))
     again = esmith.post("Patient", patient(), If_None_Exist=form.format("mc1"))
     assert again.status_code == 200
     assert again.json == created
     assert esmith.post("Patient", patient(), If_None_Exist=form.format("mc2")).status_code == 201
+
+
+def test_a_create_with_criteria_in_its_url_is_conditional(esmith: Caller) -> None:
+    created = esmith.created(patient(id="mc1"))
+    again = esmith.post("Patient?_id=mc1&_format=json", patient())
+    assert (again.status_code, again.json) == (200, created)
+    assert esmith.post("Patient?_id=mc2", patient()).status_code == 201
+    assert esmith.post("Patient?_format=json&_pretty=true", patient("3")).status_code == 201
+    assert_outcome(esmith.post("Patient?_id=mc1", patient(), If_None_Exist="_id=mc3"), 400)
+    assert_outcome(esmith.post("Patient?shoe=9", patient()), 400)
+    assert_outcome(esmith.post("Patient?name=Curie", patient()), 412, "multiple-matches")
+    assert len(esmith.found("Patient?name=Curie")) == 3
+
+
+def test_a_condition_in_a_url_stands_beside_how_to_answer(esmith: Caller) -> None:
+    esmith.created(patient(id="mc1"))
+    asked = "Patient?_id=mc1&_format=json&_pretty=true"
+    change = esmith.send("PATCH", asked, b'[{"op":"add","path":"/gender","value":"female"}]', **JSON_PATCH)
+    assert (change.status_code, change.json["gender"]) == (200, "female")
+    assert esmith.send("PUT", asked, patient(gender="other")).json["gender"] == "other"
+    assert esmith.delete(asked).status_code == 204
+    assert_outcome(esmith.delete("Patient?_format=json"), 400)
+
+
+def test_an_update_may_be_meant_for_something_new_only(esmith: Caller) -> None:
+    new = patient(id="fresh")
+    assert esmith.send("PUT", "Patient/fresh", new, If_None_Match="*").status_code == 201
+    created = esmith.get("Patient/fresh").json
+    assert_outcome(esmith.send("PUT", "Patient/fresh", new | {"gender": "male"}, If_None_Match="*"), 412)
+    assert_outcome(esmith.send("PUT", "Patient?_id=fresh", patient(gender="male"), If_None_Match="*"), 412)
+    assert_outcome(esmith.send("PUT", "Patient/other", patient(id="other"), If_None_Match='W/"1"'), 400)
+    both = {"If_None_Match": "*", "If_Match": "*"}
+    assert_outcome(esmith.send("PUT", "Patient/fresh", new | {"gender": "male"}, **both), 400)
+    assert esmith.get("Patient/fresh").json == created
+    esmith.delete("Patient/fresh")
+    assert esmith.send("PUT", "Patient/fresh", new, If_None_Match="*").status_code == 200
 
 
 def test_a_conditional_create_that_several_meet_creates_nothing(esmith: Caller) -> None:
@@ -78,6 +123,8 @@ UNUSABLE = {
     "no value": "name=",
     "unknown parameter": "nome=Curie",
     "only a control": "_count=1",
+    "only a format": "_format=json",
+    "another type": "Observation?_id=x",
 }
 
 
@@ -349,6 +396,20 @@ def test_a_version_is_read_while_it_is_kept(esmith: Caller) -> None:
     esmith.send("PUT", url(created), created | {"gender": "female"})
     assert_outcome(esmith.get(version), 404)
     assert_outcome(esmith.get(f"{url(created)}/_history/nothing"), 404)
+
+
+def test_a_read_may_be_of_a_part(esmith: Caller) -> None:
+    created = esmith.created(patient(gender="female"))
+    version = f"_history/{created['meta']['versionId']}"
+    for path in (url(created), f"{url(created)}/{version}"):
+        part = esmith.get(f"{path}?_elements=gender").json
+        assert part.keys() == {"resourceType", "id", "meta", "gender"}
+        assert part["meta"]["tag"][0]["code"] == "SUBSETTED"
+        assert "gender" in esmith.get(f"{path}?_summary=true").json
+        assert "name" not in esmith.get(f"{path}?_summary=text").json
+        assert esmith.get(f"{path}?_summary=false").json == created
+        for wrong in ("_summary=count", "_summary=some"):
+            assert_outcome(esmith.get(f"{path}?{wrong}"), 400)
 
 
 def test_head_answers_like_get_without_a_body(esmith: Caller) -> None:

@@ -230,7 +230,16 @@ def test_a_deleted_resource_is_gone_under_both_ids(esmith: Caller, resource: Res
 @BOTH
 def test_what_never_was_is_not_found(esmith: Caller, resource: Resource) -> None:
     assert_outcome(esmith.get(place(resource)), 404, "not-found")
-    assert_outcome(esmith.delete(place(resource)), 404, "not-found")
+    assert_outcome(esmith.get(f"{place(resource)}/_history"), 404, "not-found")
+
+
+@BOTH
+def test_what_never_was_is_not_there_after_a_delete_either(esmith: Caller, resource: Resource) -> None:
+    response = esmith.delete(place(resource))
+    assert (response.status_code, response.data) == (204, b"")
+    assert "Nothing is known under this id." in response.headers["Warning"]
+    told = esmith.delete(place(resource), Prefer="return=OperationOutcome")
+    assert (told.status_code, told.json["issue"][0]["severity"]) == (200, "warning")
 
 
 @BOTH

@@ -16,7 +16,7 @@ from hypothesis.strategies import DataObject
 from bridge import wire
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from mappings.values import Resource
-from tests.test_mutations import BROKEN, EXAMPLES, PLANTED, Holding, bounded, good, mutated, places
+from tests.test_mutations import BROKEN, EXAMPLES, PLANTED, Holding, at, bounded, good, mutated, places
 
 FHIRPATH = "application/fhir+json"
 JSON_OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
@@ -35,33 +35,26 @@ def there(request: pytest.FixtureRequest, holding: Holding) -> Resource:
     return holding.caller.created(good(request.param))
 
 
-def value(data: DataObject, resource: Resource) -> Any:
-    """Returns something from elsewhere in the resource, or something planted."""
-    paths = list(places(resource))
-    return copy.deepcopy(
-        data.draw(st.sampled_from(PLANTED) | st.sampled_from(paths).map(lambda path: found(resource, path)))
-    )
-
-
-def found(document: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        document = document[key]
-    return document
-
-
-def pointer(data: DataObject, resource: Resource) -> str:
-    path = list(data.draw(st.sampled_from(list(places(resource)))))
-    end = data.draw(st.sampled_from(["", "", "", "-", "0", "9", "foo", "~2", "extension", "é"]))
-    return "".join(f"/{step}" for step in [*path, *([end] if end else [])])
+def value(data: DataObject, resource: Resource, own: Any = None) -> Any:
+    """Returns what stands there now, something from elsewhere in the resource, or something planted."""
+    kind = data.draw(st.sampled_from(["own", "own", "elsewhere", "planted"]))
+    if kind == "own":
+        return copy.deepcopy(own)
+    if kind == "elsewhere":
+        return copy.deepcopy(at(resource, data.draw(st.sampled_from(list(places(resource))))))
+    return copy.deepcopy(data.draw(st.sampled_from(PLANTED)))
 
 
 def json_patch(data: DataObject, resource: Resource) -> Any:
+    ends = st.sampled_from([*[()] * 20, *((end,) for end in ("-", "0", "9", "foo", "~2", "extension", "é"))])
+
     def operation() -> Resource:
+        path, other = (data.draw(st.sampled_from(list(places(resource)))) for _ in range(2))
         return {
             "op": data.draw(st.sampled_from(JSON_OPERATIONS)),
-            "path": pointer(data, resource),
-            "from": pointer(data, resource),
-            "value": value(data, resource),
+            "path": "".join(f"/{step}" for step in (*path, *data.draw(ends))),
+            "from": "".join(f"/{step}" for step in (*other, *data.draw(ends))),
+            "value": value(data, resource, at(resource, path)),
         }
 
     return [operation() for _ in range(data.draw(st.integers(1, 3)))]
@@ -69,32 +62,31 @@ def json_patch(data: DataObject, resource: Resource) -> Any:
 
 def merge_patch(data: DataObject, resource: Resource) -> Any:
     names = data.draw(st.lists(st.sampled_from([*resource, "language", "note"]), min_size=1, max_size=3))
-    return {name: value(data, resource) for name in names}
-
-
-def fhirpath(data: DataObject, resource: Resource) -> str:
-    """Returns the path of an element, by index or by a function."""
-    steps = [resource["resourceType"]]
-    for step in data.draw(st.sampled_from(list(places(resource)))):
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
-    end = st.sampled_from(
-        ["", "", ".first()", ".where(use = 'official')", ".extension('u')", "[7]", ".value"]
-    )
-    return "".join(steps) + data.draw(end)
+    return {name: value(data, resource, resource.get(name)) for name in names}
 
 
 def fhirpath_patch(data: DataObject, resource: Resource) -> Any:
-    types = ("String", "Boolean", "Date", "Code", "CodeableConcept", "Quantity", "Period", "Reference", "x")
+    types = st.sampled_from(
+        ["String", "String", "Boolean", "Date", "CodeableConcept", "Quantity", "Period", "x"]
+    )
+    ends = st.sampled_from(
+        [*[""] * 8, ".first()", ".where(use = 'official')", ".extension('u')", "[7]", ".value"]
+    )
+    numbers = st.integers(-1, 3)
 
     def operation() -> Resource:
+        path = data.draw(st.sampled_from(list(places(resource))))
+        own = at(resource, path)
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        name = data.draw(st.sampled_from([path[0], *resource, "deceased", "component"]))
+        if data.draw(st.booleans()):
+            steps, name, own = "", path[0], resource[path[0]]
         parts = [
             {"name": "type", "valueCode": data.draw(st.sampled_from(FHIRPATH_OPERATIONS))},
-            {"name": "path", "valueString": fhirpath(data, resource)},
-            {"name": "name", "valueString": data.draw(st.sampled_from([*resource, "deceased", "component"]))},
-            {"name": "value", f"value{data.draw(st.sampled_from(types))}": value(data, resource)},
-            {"name": "index", "valueInteger": data.draw(st.integers(-1, 3))},
-            {"name": "source", "valueInteger": data.draw(st.integers(-1, 3))},
-            {"name": "destination", "valueInteger": data.draw(st.integers(-1, 3))},
+            {"name": "path", "valueString": resource["resourceType"] + steps + data.draw(ends)},
+            {"name": "name", "valueString": name},
+            {"name": "value", f"value{data.draw(types)}": value(data, resource, own)},
+            *({"name": n, "valueInteger": data.draw(numbers)} for n in ("index", "source", "destination")),
         ]
         return {"name": "operation", "part": parts}
 

@@ -33,7 +33,7 @@ REPEATED_FULL_URL = Flaw("duplicate", "This fullUrl stands in an earlier entry."
 OTHER_ID = Flaw("value", "The id of the resource differs from this one.")
 OTHER_TYPE = Flaw("value", "The type of the resource differs from this one.")
 BAD_URL = Flaw("value", "A url is relative to the base: Type for POST, Type/id or Type?query for others.")
-NO_OPERATIONS = Flaw("not-supported", "Operations ($name) are not served in a transaction.")
+NO_OPERATIONS = Flaw("not-supported", "In a Bundle operations ($name) are served by GET only.")
 REPEATED_TARGET = Flaw("duplicate", "An earlier entry changes the same resource.")
 BAD_CONDITION = Flaw("value", "A condition is a query such as identifier=system|value.")
 UNUSED_CONDITION = Flaw("value", "Goes with another method.")
@@ -75,6 +75,8 @@ class Entry:
     if_none_match: str | None = None
     if_modified_since: str | None = None
     resource: Resource = field(default_factory=dict, repr=False)
+    errors: list[Issue] = field(default_factory=list)
+    """What is wrong with it: in a batch, where the others are answered all the same."""
     warnings: list[Issue] = field(default_factory=list)
 
     @property
@@ -152,6 +154,9 @@ class _Envelope:
                 continue
             own = Findings(strict=self.strict)
             read = self.entry(index, entry, ((None, "Bundle", None), "entry", index), own)
+            if self.apart and own.errors:
+                entries.append(Entry(index, "GET", "", errors=own.errors))
+                continue
             for issue in own.errors:
                 if issue.path not in already:
                     tell(found.errors, issue)
@@ -230,7 +235,7 @@ class _Envelope:
         """Returns the entry that method and url say."""
         url = url.removeprefix(self.base).removeprefix("/") if self.base else url.removeprefix("/")
         match = _URL.fullmatch(url)
-        if "$" in url.partition("?")[0]:
+        if "$" in url.partition("?")[0] and method not in ("GET", "HEAD"):
             found.add(NO_OPERATIONS, path)
             return None
         if match is None:

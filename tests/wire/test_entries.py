@@ -295,6 +295,17 @@ def test_entries_of_a_batch_may_change_the_same_resource() -> None:
         wire.check_bundle_envelope(bundle(*twice, type="transaction"))
 
 
+def test_what_is_wrong_with_an_entry_of_a_batch_stays_with_it() -> None:
+    odd = {"request": {"method": "POST", "url": "Patient/1"}, "resource": {"resourceType": "Patient"}}
+    entries, _ = wire.check_bundle_envelope(bundle(post(), odd, type="batch"))
+    assert [[issue.path for issue in entry.errors] for entry in entries] == [
+        [],
+        ["Bundle.entry[1].request.url"],
+    ]
+    with pytest.raises(Invalid):
+        wire.check_bundle_envelope(bundle(post(), odd, type="transaction"))
+
+
 def test_too_many_entries_are_too_large() -> None:
     with pytest.raises(TooLarge) as error:
         wire.check_bundle_envelope(bundle(post(), post(), post()), max_entries=2)
