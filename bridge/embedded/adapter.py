@@ -101,7 +101,7 @@ def _response(
     response.headers = CaseInsensitiveDict(headers)
     response.url = str(request.url)
     response.request = request
-    response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+    response.encoding = "utf-8"
     response.raw = io.BytesIO(body)
     response._content = body
     response._content_consumed = True  # type: ignore[attr-defined]

@@ -131,6 +131,16 @@ def test_a_token_that_is_not_ours_is_refused(app, data_dir: Path):
     assert Client(app, f"Bearer {forged(key, exp=int(time.time()) - 5)}").get("/rest").status_code == 404
 
 
+def test_a_token_that_was_taken_ends_when_it_says(app, data_dir: Path):
+    key = (data_dir / KEY_FILE).read_bytes()
+    ending = forged(key, doId=ALICE, exp=int(time.time()) - auth.CLOCK_SKEW_SECONDS + 2)
+    alice = Client(app, f"Bearer {ending}")
+    assert alice.get("/patient/none").status_code == 404
+    assert alice.get("/patient/none").status_code == 404
+    time.sleep(2.1)
+    refused(alice.get("/patient/none"), 401)
+
+
 def test_without_credentials_every_route_asks_for_them(app, nobody):
     public = {
         "/rest/v2/auth/login",
