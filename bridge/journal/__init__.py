@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bridge.journal.applying import apply
 from bridge.journal.entry import ANSWERED, APPLIED, OPEN, Entry, Journal, Step
-from bridge.journal.recovery import late_seconds, recover, recovered, settle, sweep
+from bridge.journal.recovery import close, late_seconds, recovered, resolve, settle, sweep
 
 __all__ = [
     "ANSWERED",
@@ -19,9 +19,10 @@ __all__ = [
     "Journal",
     "Step",
     "apply",
+    "close",
     "late_seconds",
-    "recover",
     "recovered",
+    "resolve",
     "settle",
     "sweep",
 ]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from bridge.config import Config
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Conflict, KeyMissing
 from bridge.journal.entry import OPEN, Entry, Journal
 from bridge.journal.undoing import Left, undo
 from bridge.scope import Bridge, Scope
@@ -56,14 +57,22 @@ def settle(
 
 def recover(journal: Journal, client: Client, name: str, config: Config) -> list[Left]:
     """Undoes the entry of a name when it is an orphan and due; returns what is left."""
-    hold = journal.hold(name)
-    if hold is None:
-        return []
-    try:
-        entry = journal.read(name)
-        if entry is None or entry.phase != OPEN or not entry.waits_no_longer:
+    with _orphan(journal, name) as entry:
+        if entry is None or not entry.waits_no_longer:
             return []
         return settle(journal, client, entry, late_seconds(config))
+
+
+@contextmanager
+def _orphan(journal: Journal, name: str) -> Iterator[Entry | None]:
+    """Holds the open entry of a name; None when there is none, or while its owner lives."""
+    hold = journal.hold(name)
+    if hold is None:
+        yield None
+        return
+    try:
+        entry = journal.read(name)
+        yield entry if entry is not None and entry.phase == OPEN else None
     finally:
         hold.release()
 
@@ -84,26 +93,40 @@ def sweep(bridge: Bridge) -> None:
     """Undoes what is due of all callers whose upstream token is in the entry."""
     journal = Journal(bridge.state)
     for entry in journal.open_entries():
-        if entry.refresh is None or entry.anonymous or not entry.waits_no_longer:
-            continue
-        try:
-            client = Client(bridge.upstream, bridge.upstream.renewed(entry.refresh))
-            recover(journal, client, entry.name, bridge.config)
-        except BridgeError:
-            _try_later(journal, entry.name)
+        if entry.refresh is not None and not entry.anonymous and entry.waits_no_longer:
+            try:
+                recover(journal, _client(bridge, entry), entry.name, bridge.config)
+            except BridgeError:
+                with _orphan(journal, entry.name) as orphan:
+                    if orphan is not None:
+                        _put_off(orphan)
+                        journal.keep(orphan)
 
 
-def _try_later(journal: Journal, name: str) -> None:
-    hold = journal.hold(name)
-    if hold is None:
-        return
-    try:
-        entry = journal.read(name)
-        if entry is not None and entry.phase == OPEN:
-            _put_off(entry)
-            journal.keep(entry)
-    finally:
-        hold.release()
+def resolve(bridge: Bridge, name: str) -> list[Left]:
+    """Undoes an orphan at an operator's word, due or not; returns what is left.
+
+    Raises `KeyMissing` when only its caller can, `Conflict` while its owner lives, `NotLoggedIn` when its token ended.
+    """
+    journal = Journal(bridge.state)
+    with _orphan(journal, name) as entry:
+        if entry is None:
+            raise Conflict("It is running, or was closed just now.")
+        if entry.refresh is None or entry.anonymous:
+            raise KeyMissing("Only a request of its caller can undo it.")
+        return settle(journal, _client(bridge, entry), entry, late_seconds(bridge.config))
+
+
+def close(journal: Journal, name: str) -> bool:
+    """Closes an orphan as it stands; returns whether it was one."""
+    with _orphan(journal, name) as entry:
+        if entry is not None:
+            journal.drop(entry)
+        return entry is not None
+
+
+def _client(bridge: Bridge, entry: Entry) -> Client:
+    return Client(bridge.upstream, bridge.upstream.renewed(entry.refresh or ""))
 
 
 def _put_off(entry: Entry) -> None:
