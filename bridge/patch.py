@@ -157,6 +157,8 @@ def _operate(root: dict[str, Any], parts: dict[str, Any], path: str) -> None:
         return  # deleting what is not there is fine
     if len(places) != 1 and not (kind in ("insert", "move") and places):
         raise Unprocessable("The path must name exactly one element.", f"{path}.part")
+    if kind != "add" and places[0].holder is root:
+        raise Unprocessable("The path must name an element, not the resource.", f"{path}.part")
     if kind == "add":
         _add(places[0], parts, path)
     elif kind == "replace":

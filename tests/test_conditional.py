@@ -322,6 +322,11 @@ BAD_FHIRPATH = {
         "parameter": [operation("delete", "Patient.name.select(given)")],
     },
     "several": {"resourceType": "Parameters", "parameter": [operation("delete", "Patient.name.given")]},
+    "the whole resource": {
+        "resourceType": "Parameters",
+        "parameter": [operation("replace", "Patient", value={"valueString": "x"})],
+    },
+    "nothing left": {"resourceType": "Parameters", "parameter": [operation("delete", "Patient")]},
     "no value": {"resourceType": "Parameters", "parameter": [operation("replace", "Patient.name[0].family")]},
     "no such element": {
         "resourceType": "Parameters",
