@@ -193,5 +193,111 @@ def check(data_dir: Path | None) -> None:
     click.echo(f"All is well: iCure is {where}, state in {config.data_dir}.")
 
 
+@main.command("import", short_help="Import files of Bundles and resources into a running bridge.")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the bridge is.")
+@click.option("--login", help="Who imports. Asked for when neither given nor told by the key file.")
+@click.option("--password-file", type=click.File(), help="Holds the password, which is asked for otherwise.")
+@click.option(
+    "--key", "key_file", type=click.File(), help="Private key to load first: hex, PEM, or a key file."
+)
+@click.option("--data-owner", help="Whose key it is, where the key file does not tell.")
+@click.option(
+    "--batch",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 20000),
+    help="Loose resources in one transaction.",
+)
+@click.option(
+    "--jobs", default=4, show_default=True, type=click.IntRange(1, 64), help="Transactions at once."
+)
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Remembers what was acknowledged, for the next run.",
+)
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Where every OperationOutcome goes."
+)
+@click.option(
+    "--skip-unsupported", is_flag=True, help="Leave out resource types that the server does not take."
+)
+@click.option(
+    "--tries",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How often a request is sent at most.",
+)
+@click.option("--run", default="", help="Another name imports the same input once more.")
+def import_(
+    paths: tuple[str, ...],
+    url: str,
+    login: str | None,
+    password_file: TextIO | None,
+    key_file: TextIO | None,
+    data_owner: str | None,
+    batch: int,
+    jobs: int,
+    state: Path | None,
+    report: Path | None,
+    skip_unsupported: bool,
+    tries: int,
+    run: str,
+) -> None:
+    """Import files of Bundles and resources into a running bridge.
+
+    PATH is a file, a directory, a quoted glob, or - for standard input; .json, .ndjson, and both with gzip.
+    """
+    from bridge import importing
+
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise click.UsageError("--url must be like http://127.0.0.1:8080.")
+    try:
+        files = importing.sources(paths)
+    except FileNotFoundError as e:
+        raise click.UsageError(f"{e}.") from e
+    who, key = _credentials(login, password_file, key_file, data_owner)
+    progress = importing.Progress()
+    if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"):
+        progress.say("warning: --url is not https: password, key and resources travel in clear")
+    options = importing.Options(batch, jobs, state, report, skip_unsupported, run)
+    try:
+        whole = importing.run(files, importing.Remote(url, who, tries), key, options, progress)
+    except importing.CannotImport as e:
+        raise click.ClickException(str(e)) from e
+    except sqlite3.Error as e:
+        raise click.ClickException(
+            f"The spool on this machine's disk for temporary files failed: {e}."
+        ) from e
+    sys.exit(0 if whole else 1)
+
+
+def _credentials(
+    login: str | None, password_file: TextIO | None, key_file: TextIO | None, data_owner: str | None
+) -> tuple[Login, Key | None]:
+    """Returns who imports and with which key: from the options, else the key file, else the user."""
+    from bridge.importing import Key, Login, read_keys
+
+    told: dict[str, str] = {}
+    if key_file is not None:
+        keys = [one for one in read_keys(key_file.read()) if login in (None, one.get("login", login))]
+        if len(keys) != 1:
+            raise click.UsageError(
+                "--key has no key for this login." if not keys else "--key has several: say --login."
+            )
+        (told,) = keys
+    login = login or told.get("login") or click.prompt("Login", err=True)
+    if password_file is not None:
+        password = password_file.read().rstrip("\r\n")
+    else:
+        password = told.get("password") or click.prompt("Password", hide_input=True, err=True)
+    owner = data_owner or told.get("dataOwnerId")
+    if told and owner is None:
+        raise click.UsageError("--data-owner must say whose key this is.")
+    return Login(login, password), Key(owner, told["privateKey"]) if told and owner else None
+
+
 if __name__ == "__main__":
     main()
