@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+from urllib.parse import urlsplit
 
 import click
 
 from bridge.config import Config, ConfigError, read_config
 from bridge.crypto.manifest import ManifestError
 from bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from bridge.importing import Key, Login
 
 MIN_PASSWORD = 8
 data_dir_option = click.option(
