@@ -20,7 +20,7 @@ from bridge.keychain import Keychain
 from bridge.routes import fhir, health, keychain
 from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
-from bridge.state import Sqlite, State, deployment_secret
+from bridge.state import Backend, Sqlite, State, deployment_secret
 from bridge.upstream import Upstream
 
 EMBEDDED_URL = "http://embedded.invalid"
@@ -37,7 +37,7 @@ def create_app(config: Config) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes + 1
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = deployment_secret(config.data_dir, config.secret_file)
-    state = State(Sqlite(config.data_dir), secret)
+    state = State(_backend(config), secret)
     upstream = _upstream(app, config)
     app.extensions["bridge"] = Bridge(
         config=config,
@@ -76,6 +76,14 @@ class _Request(Request):
         if self.max_content_length is not None and len(data) >= self.max_content_length:
             raise RequestEntityTooLarge
         return data
+
+
+def _backend(config: Config) -> Backend:
+    if not config.state_url:
+        return Sqlite(config.data_dir)
+    from bridge.state.redis import Redis  # slow to import, and only wanted here
+
+    return Redis(config.state_url)
 
 
 def _upstream(app: Flask, config: Config) -> Upstream:

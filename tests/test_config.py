@@ -77,7 +77,30 @@ WRONG = [
         for text in ("https://x/rest/v2", "https://x/rest/v2/", "https://x?a=1", "https://x y")
     ),
     *(("BRIDGE_PUBLIC_URL", text) for text in ("fhir.example.org", "//x", "https://x#a", "https://x\n/y")),
-    ("BRIDGE_STATE_URL", "redis://localhost"),
+    *(
+        ("BRIDGE_STATE_URL", text)
+        for text in (
+            *(
+                "localhost:6379",
+                "http://x",
+                "redis://",
+                "redis:x",
+                "redis://x:0",
+                "redis://x:99999",
+                "redis://x:y",
+            ),
+            *(
+                "redis://x y",
+                "redis://x/a",
+                "redis://x#a",
+                "redis://a..b",
+                "redis://x?db=1",
+                "redis://[x]",
+                "redis://é",
+            ),
+            *("redis://x?ssl_ca_certs=", "redis://u:p/w@x", "rediss://x?ssl_cert_reqs=none"),
+        )
+    ),
     ("BRIDGE_DATA_DIR", __file__),
     *((name, "/nowhere/at/all") for name in ("BRIDGE_SECRET_FILE", "BRIDGE_ENCRYPTED_FIELDS_FILE")),
     *(("BRIDGE_TRUSTED_PROXIES", text) for text in ("proxy.example.org", "10.0.0.0/99", "*")),
@@ -101,6 +124,30 @@ def test_a_wrong_value_is_refused_by_name(name: str, text: str) -> None:
 
 def test_every_setting_that_can_be_wrong_is_tried() -> None:
     assert {name for name, _ in WRONG} == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("redis://redis.example.org", "Redis at redis.example.org"),
+        ("redis://:canary@localhost:6379/3", "Redis at localhost:6379"),
+        ("rediss://user:can%2Fary%40@[::1]:6380?ssl_ca_certs=/ca.pem", "Redis at [::1]:6380"),
+    ],
+)
+def test_redis_needs_a_secret_and_its_password_is_not_shown(text: str, place: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^BRIDGE_SECRET_FILE .*BRIDGE_STATE_URL"):
+        read_config({"BRIDGE_STATE_URL": text})
+    file = tmp_path / "secret"
+    file.write_bytes(b"x" * 16)
+    config, _ = read_config({"BRIDGE_STATE_URL": text, "BRIDGE_SECRET_FILE": str(file)})
+    assert (config.state_url, config.state_place) == (text, place)
+    assert "ary" not in repr(config)
+
+
+def test_a_wrong_address_of_redis_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read_config({"BRIDGE_STATE_URL": "redis://user:canary@x:port"})
+    assert "canary" not in f"{refusal.value}{refusal.value.__cause__}{refusal.value.__cause__.__cause__}"
 
 
 def test_a_short_secret_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sqlite3
 import threading
 import time
@@ -12,28 +11,51 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from bridge import state as state_module
 from bridge.errors import StateUnavailable
-from bridge.state import Sqlite, State, deployment_secret
+from bridge.state import Hold, Sqlite, State, deployment_secret
+from bridge.state.redis import LEASE_SECONDS, Redis
 
 SECRET = b"s" * 32
 forked = multiprocessing.get_context("fork")
 spawned = multiprocessing.get_context("spawn")
 
 
-def opened(folder: Path, secret: bytes = SECRET) -> State:
-    return State(Sqlite(folder), secret)
+def opened(place: str, secret: bytes = SECRET, lease_seconds: float = LEASE_SECONDS) -> State:
+    """Returns the state of a place: a folder, or the URL of a Redis."""
+    is_redis = place.startswith("redis://")
+    return State(Redis(place, lease_seconds) if is_redis else Sqlite(Path(place)), secret)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue({"sqlite": "tmp_path", "redis": "redis_url"}[request.param]))
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    return opened(tmp_path)
+def state(place: str) -> State:
+    return opened(place)
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> State:
+    return opened(str(tmp_path))
 
 
 def rows(folder: Path) -> list[tuple[str, bytes, float | None]]:
     with closing(sqlite3.connect(folder / "state.db")) as db:
         return db.execute("SELECT name, value, ends FROM state").fetchall()
+
+
+def everything(url: str) -> bytes:
+    """Returns all keys and values of a Redis."""
+    seen: list[bytes] = []
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter():
+            seen += [key, *(client.smembers(key) if client.type(key) == b"set" else [client.get(key)])]
+    return b"\n".join(seen)
 
 
 def in_processes(context: Any, count: int, target: Callable[..., None], *args: object) -> None:
@@ -63,22 +85,32 @@ def test_a_kind_and_a_name_do_not_run_together(state: State) -> None:
     assert state.get("a", "bc") is None
 
 
-def test_another_state_of_the_same_folder_and_secret_sees_the_same(state: State, tmp_path: Path) -> None:
+def test_another_state_of_the_same_place_and_secret_sees_the_same(state: State, place: str) -> None:
     state.put("kind", "name", b"value")
-    assert opened(tmp_path).get("kind", "name") == b"value"
+    assert opened(place).get("kind", "name") == b"value"
 
 
-def test_under_another_secret_there_is_nothing(state: State, tmp_path: Path) -> None:
-    state.put("kind", "name", b"value")
-    other = opened(tmp_path, b"o" * 32)
+def test_under_another_secret_there_is_nothing(state: State, place: str) -> None:
+    state.put("kind", "name", b"value", listed=True)
+    other = opened(place, b"o" * 32)
+    assert other.listed("kind") == []
     assert other.get("kind", "name") is None
     other.put("kind", "name", b"other")
     assert state.get("kind", "name") == b"value"
 
 
-def test_neither_name_nor_value_lie_in_clear(state: State, tmp_path: Path) -> None:
-    state.put("canary-kind", "canary-name", b"canary-value")
+def test_neither_name_nor_value_lie_in_clear_in_redis(redis_url: str) -> None:
+    state = opened(redis_url)
+    state.put("canary-kind", "canary-name", b"canary-value", listed=True)
     with state.lock("canary-kind", "canary-lock"):
+        held = everything(redis_url)
+    assert held.count(b"fhir-bridge:") == 4
+    assert b"canary" not in held
+
+
+def test_neither_name_nor_value_lie_in_clear_in_files(on_sqlite: State, tmp_path: Path) -> None:
+    on_sqlite.put("canary-kind", "canary-name", b"canary-value", listed=True)
+    with on_sqlite.lock("canary-kind", "canary-lock"):
         names = "\n".join(str(path) for path in tmp_path.rglob("*"))
     held = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
     assert rows(tmp_path)
@@ -86,33 +118,39 @@ def test_neither_name_nor_value_lie_in_clear(state: State, tmp_path: Path) -> No
     assert "canary" not in names.removeprefix(str(tmp_path))
 
 
-def test_files_are_for_their_owner_only(state: State, tmp_path: Path) -> None:
-    state.put("kind", "name", b"value")
-    with state.lock("kind", "name"):
+def test_files_are_for_their_owner_only(on_sqlite: State, tmp_path: Path) -> None:
+    on_sqlite.put("kind", "name", b"value")
+    with on_sqlite.lock("kind", "name"):
         modes = {p.relative_to(tmp_path): p.stat().st_mode & 0o077 for p in tmp_path.rglob("*")}
     assert {"state.db", "state.db-wal", "locks"} <= {str(p) for p in modes}
     assert set(modes.values()) == {0}
 
 
 @pytest.mark.parametrize("spoil", [lambda v: v[:-1] + bytes([v[-1] ^ 1]), lambda v: b"", lambda v: v[:10]])
-def test_a_spoiled_value_is_none(state: State, tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+def test_a_spoiled_value_is_none(state: State, spoil: Callable[[bytes], bytes]) -> None:
     state.put("kind", "name", b"value")
-    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
-        db.execute("UPDATE state SET value = ?", (spoil(rows(tmp_path)[0][1]),))
+    state._backend.update(state._hide("kind", "name"), lambda sealed: (spoil(sealed or b""), None))
     assert state.get("kind", "name") is None
 
 
-def test_a_value_moved_to_another_name_is_none(state: State, tmp_path: Path) -> None:
-    state.put("kind", "poor", b"1")
+def test_a_value_moved_to_another_name_is_none(state: State) -> None:
     state.put("kind", "rich", b"1000")
-    hidden = {name: state._hide("kind", name) for name in ("poor", "rich")}
-    with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
-        db.execute("DELETE FROM state WHERE name = ?", (hidden["poor"],))
-        db.execute("UPDATE state SET name = ? WHERE name = ?", (hidden["poor"], hidden["rich"]))
+    sealed = state._backend.get(state._hide("kind", "rich"))
+    state._backend.put(state._hide("kind", "poor"), sealed, None)
     assert state.get("kind", "poor") is None
 
 
-def test_a_value_ends_when_it_was_said_to(state: State, tmp_path: Path) -> None:
+def test_a_large_value_is_kept(state: State) -> None:
+    large = os.urandom(1_000_000) * 30
+    state.put("kind", "large", large, listed=True)
+    assert [state.at(hidden) == large for hidden in state.listed("kind")] == [True]
+    seen: list[bool] = []
+    state.update("kind", "large", lambda old: (seen.append(old == large), (None, None))[1])
+    assert seen == [True]
+    assert state.get("kind", "large") is None
+
+
+def test_a_value_ends_when_it_was_said_to(state: State) -> None:
     state.put("kind", "soon", b"value", time.time() + 0.2)
     state.put("kind", "later", b"value", time.time() + 60)
     assert state.get("kind", "soon") == b"value"
@@ -124,14 +162,14 @@ def test_a_value_ends_when_it_was_said_to(state: State, tmp_path: Path) -> None:
     assert seen == [None]
 
 
-def test_what_has_ended_is_removed_by_a_write(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_has_ended_is_removed_from_the_file_by_a_write(
+    on_sqlite: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.state.sqlite.SWEEP_SECONDS", 0)
-    state.put("kind", "early", b"value")
-    state.put("kind", "soon", b"value", time.time() + 0.1)
+    on_sqlite.put("kind", "early", b"value")
+    on_sqlite.put("kind", "soon", b"value", time.time() + 0.1)
     time.sleep(0.15)
-    state.put("kind", "other", b"value")
+    on_sqlite.put("kind", "other", b"value")
     assert len(rows(tmp_path)) == 2
 
 
@@ -171,28 +209,27 @@ def test_a_change_keeps_what_is_listed_on_the_list(state: State) -> None:
     assert [state.at(hidden) for hidden in state.listed("kind")] == [b"12"]
 
 
-def test_a_state_of_the_version_before_lists_opens_and_lists(tmp_path: Path) -> None:
-    before = opened(tmp_path)
-    before.put("kind", "name", b"value")
+def test_a_file_of_a_version_without_lists_opens(on_sqlite: State, tmp_path: Path) -> None:
+    on_sqlite.put("kind", "name", b"value")
     with closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
         db.execute("DROP INDEX state_shelf")
         db.execute("DROP INDEX state_ends")
         db.execute("ALTER TABLE state DROP COLUMN shelf")
-    state = opened(tmp_path)
+    state = opened(str(tmp_path))
     assert (state.get("kind", "name"), state.listed("kind")) == (b"value", [])
     state.put("kind", "name", b"value", listed=True)
-    assert len(opened(tmp_path).listed("kind")) == 1
+    assert len(opened(str(tmp_path)).listed("kind")) == 1
 
 
-def test_one_thread_at_a_time_has_a_hold(state: State, tmp_path: Path) -> None:
+def test_one_at_a_time_has_a_hold(state: State, place: str) -> None:
     held = state.hold("kind", "name")
     assert held
     held.check()
     assert state.hold("kind", "name") is None
-    assert opened(tmp_path).hold("kind", "name", wait=0.05) is None
+    assert opened(place).hold("kind", "name", wait=0.05) is None
     assert state.hold("kind", "other")
     held.release()
-    again = opened(tmp_path).hold("kind", "name")
+    again = opened(place).hold("kind", "name")
     assert again
     held.release()
     assert state.hold("kind", "name") is None
@@ -208,12 +245,38 @@ def test_a_hold_is_waited_for(state: State) -> None:
     assert state.hold("kind", "name", wait=30)
 
 
-def test_a_hold_whose_file_was_removed_is_lost(state: State, tmp_path: Path) -> None:
+def taken_away(state: State, place: str) -> None:
+    """Removes the hold behind its owner's back."""
+    hidden = state._hide("kind", "name")
+    if place.startswith("redis://"):
+        with redis.Redis.from_url(place) as client:
+            assert client.delete(f"fhir-bridge:hold:{hidden}")
+    else:
+        (Path(place) / "locks" / hidden).unlink()
+
+
+def is_lost(held: Hold) -> bool:
+    try:
+        held.check()
+    except StateUnavailable:
+        return True
+    return False
+
+
+def eventually(met: Callable[[], object]) -> None:
+    """Waits until something holds."""
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_hold_that_was_taken_away_is_lost(place: str) -> None:
+    state = opened(place, lease_seconds=2)
     lost = state.hold("kind", "name")
     assert lost
-    (tmp_path / "locks" / state._hide("kind", "name")).unlink()
-    with pytest.raises(StateUnavailable):
-        lost.check()
+    taken_away(state, place)
+    eventually(lambda: is_lost(lost))
     held = state.hold("kind", "name")
     assert held
     lost.release()
@@ -233,25 +296,8 @@ def test_a_change_that_fails_changes_nothing(state: State) -> None:
     assert state.get("kind", "name") == b"next"
 
 
-def counted(folder: Path, times: int) -> None:
-    state = opened(folder)
-    for _ in range(times):
-        state.update("count", "all", lambda old: (str(int(old or b"0") + 1).encode(), None))
-
-
-@pytest.mark.parametrize("context", [forked, spawned], ids=["fork", "spawn"])
-def test_updates_of_many_processes_lose_nothing(context: Any, state: State, tmp_path: Path) -> None:
-    in_processes(context, 4, counted, tmp_path, 40)
-    assert state.get("count", "all") == b"160"
-
-
-def test_updates_of_many_threads_lose_nothing(state: State, tmp_path: Path) -> None:
-    threads = [threading.Thread(target=counted, args=(tmp_path, 25)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert state.get("count", "all") == b"150"
+def counted(place: str, times: int) -> None:
+    counted_with(opened(place), times)
 
 
 def counted_with(state: State, times: int) -> None:
@@ -259,9 +305,23 @@ def counted_with(state: State, times: int) -> None:
         state.update("count", "all", lambda old: (str(int(old or b"0") + 1).encode(), None))
 
 
-def test_a_state_that_was_in_use_before_a_fork_serves_parent_and_children(
-    state: State, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("context", [forked, spawned], ids=["fork", "spawn"])
+def test_updates_of_many_processes_lose_nothing(context: Any, state: State, place: str) -> None:
+    in_processes(context, 4, counted, place, 40)
+    assert state.get("count", "all") == b"160"
+
+
+def test_updates_of_many_threads_lose_nothing(state: State, place: str) -> None:
+    threads = [threading.Thread(target=counted, args=(place, 25)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state.get("count", "all") == b"150"
+
+
+def forks(state: State) -> None:
+    """Uses a state before, beside and after a fork."""
     counted_with(state, 5)
     processes = [forked.Process(target=counted_with, args=(state, 30)) for _ in range(3)]
     for process in processes:
@@ -271,13 +331,21 @@ def test_a_state_that_was_in_use_before_a_fork_serves_parent_and_children(
         process.join(60)
     assert [p.exitcode for p in processes] == [0, 0, 0]
     assert state.get("count", "all") == b"125"
+
+
+def test_a_state_that_was_in_use_before_a_fork_serves_parent_and_children(state: State) -> None:
+    forks(state)
+
+
+def test_a_file_that_was_in_use_before_a_fork_is_sound(on_sqlite: State, tmp_path: Path) -> None:
+    forks(on_sqlite)
     with closing(sqlite3.connect(tmp_path / "state.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def written_alone(folder: Path, times: int) -> None:
+def written_alone(place: str, count: Path, times: int) -> None:
     """Counts in a file, without any care but the lock."""
-    state, count = opened(folder), folder / "count"
+    state = opened(place)
     for _ in range(times):
         with state.lock("kind", "name"):
             before = int(count.read_text() or 0)
@@ -286,46 +354,62 @@ def written_alone(folder: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize("context", [forked, spawned], ids=["fork", "spawn"])
-def test_one_process_at_a_time_has_a_lock(context: Any, tmp_path: Path) -> None:
-    (tmp_path / "count").write_text("0")
-    in_processes(context, 4, written_alone, tmp_path, 40)
-    assert (tmp_path / "count").read_text() == "160"
+def test_one_process_at_a_time_has_a_lock(context: Any, place: str, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    count.write_text("0")
+    in_processes(context, 4, written_alone, place, count, 40)
+    assert count.read_text() == "160"
 
 
-def test_one_thread_at_a_time_has_a_lock(tmp_path: Path) -> None:
-    (tmp_path / "count").write_text("0")
-    threads = [threading.Thread(target=written_alone, args=(tmp_path, 30)) for _ in range(5)]
+def test_one_thread_at_a_time_has_a_lock(place: str, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    count.write_text("0")
+    threads = [threading.Thread(target=written_alone, args=(place, count, 30)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (tmp_path / "count").read_text() == "150"
+    assert count.read_text() == "150"
 
 
-def hold(folder: Path, held: Any) -> None:
-    with opened(folder).lock("kind", "name"):
+def hold(place: str, held: Any) -> None:
+    with opened(place, lease_seconds=2).lock("kind", "name"):
         held.set()
         time.sleep(60)
 
 
-def test_a_lock_is_free_again_when_its_process_is_killed(state: State, tmp_path: Path) -> None:
+def test_a_lock_is_free_again_when_its_process_is_killed(state: State, place: str) -> None:
     held = spawned.Event()
-    process = spawned.Process(target=hold, args=(tmp_path, held))
+    process = spawned.Process(target=hold, args=(place, held))
     process.start()
     assert held.wait(30)
     assert state.hold("kind", "name") is None
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join(10)
-    begin = time.monotonic()
     with state.lock("kind", "name"):
-        assert time.monotonic() - begin < 5
+        pass
 
 
-def test_a_lock_is_free_after_an_error_and_leaves_no_file(state: State, tmp_path: Path) -> None:
+def test_a_lock_is_kept_as_long_as_its_process_lives(place: str) -> None:
+    state = opened(place, lease_seconds=3)
+    held = state.hold("kind", "name")
+    assert held
+    time.sleep(4)
+    held.check()
+    assert state.hold("kind", "name") is None
+    held.release()
+    assert state.hold("kind", "name")
+
+
+def test_a_lock_is_free_after_an_error(state: State) -> None:
     with pytest.raises(ZeroDivisionError), state.lock("kind", "name"):
         raise ZeroDivisionError
     with state.lock("kind", "name"):
+        pass
+
+
+def test_a_lock_leaves_no_file(on_sqlite: State, tmp_path: Path) -> None:
+    with on_sqlite.lock("kind", "name"):
         pass
     assert list((tmp_path / "locks").iterdir()) == []
 
@@ -344,20 +428,20 @@ def test_waiting_for_a_lock_has_an_end(state: State, monkeypatch: pytest.MonkeyP
 def test_a_state_that_is_no_database_cannot_be_reached(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(StateUnavailable):
-        opened(tmp_path)
+        opened(str(tmp_path))
 
 
-def test_locks_that_are_gone_cannot_be_reached(state: State, tmp_path: Path) -> None:
+def test_locks_that_are_gone_cannot_be_reached(on_sqlite: State, tmp_path: Path) -> None:
     (tmp_path / "locks").rmdir()
-    with pytest.raises(StateUnavailable), state.lock("kind", "name"):
+    with pytest.raises(StateUnavailable), on_sqlite.lock("kind", "name"):
         raise AssertionError("nobody can have it")
 
 
-def test_what_a_caller_is_to_bring_back_opens_for_its_purpose_only(state: State, tmp_path: Path) -> None:
+def test_what_a_caller_is_to_bring_back_opens_for_its_purpose_only(state: State, place: str) -> None:
     text = state.seal("cursor", b"value")
-    assert opened(tmp_path).open("cursor", text) == b"value"
+    assert opened(place).open("cursor", text) == b"value"
     assert state.open("other", text) is None
-    assert opened(tmp_path, b"o" * 32).open("cursor", text) is None
+    assert opened(place, b"o" * 32).open("cursor", text) is None
     for spoiled in (
         "",
         "x",

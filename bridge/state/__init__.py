@@ -1,7 +1,7 @@
 """What the workers share: every value sealed, every name an HMAC, both under the deployment secret.
 
 Strategy: a `Backend` stores opaque bytes under opaque names and knows nothing of what they mean; `State` seals and
-opens. SQLite serves all workers of one host.
+opens. SQLite serves all workers of one host, Redis those of several.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class State:
             yield
         finally:
             held.release()
+
+    def doubts(self) -> list[str]:
+        """Returns in words how what is kept here may be lost, for who runs the bridge."""
+        return self._backend.doubts()
 
     def seal(self, purpose: str, value: bytes) -> str:
         """Returns URL-safe text that only this deployment opens, for what a caller is to bring back."""

@@ -32,10 +32,16 @@ class Backend(Protocol):
         """Replaces the value whatever it is; None deletes."""
 
     def update(self, name: str, change: Change, shelf: str = "") -> None:
-        """Replaces the value by what `change` makes of it, atomically among all workers."""
+        """Replaces the value by what `change` makes of it, atomically among all workers.
+
+        `change` is called again when another came first.
+        """
 
     def names(self, shelf: str) -> list[str]:
         """Returns the names of the values on a shelf, in any order."""
 
     def hold(self, name: str) -> Hold | None:
         """Returns a hold that nobody else has, in no process and no thread, None while another has it."""
+
+    def doubts(self) -> list[str]:
+        """Returns in words how what is kept here may be lost, for who runs it."""
