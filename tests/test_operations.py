@@ -48,6 +48,14 @@ def test_validate_tells_what_is_wrong_and_writes_nothing(
     assert esmith.found("Patient?name=Curie") == []
 
 
+def test_validate_takes_mode_and_profile_from_the_url_too(esmith: Caller) -> None:
+    told = esmith.post("Patient/$validate?mode=create&profile=http://x", PATIENT).json["issue"]
+    assert [(issue["severity"], issue["code"]) for issue in told] == [("warning", "not-supported")]
+    assert_outcome(esmith.post("Patient/$validate?mode=melt", PATIENT), 400)
+    gone = esmith.post("Patient/x/$validate?mode=delete", parameters())
+    assert (gone.status_code, gone.json["issue"][0]["severity"]) == (200, "information")
+
+
 @pytest.mark.parametrize(
     "body",
     [parameters(), parameters({"name": "mode", "valueCode": "melt"}), b"x"],
@@ -113,6 +121,105 @@ def test_everything_may_be_narrowed(esmith: Caller) -> None:
     assert ids(esmith.get(f"{url}?_since=2901-01-01T00:00:00Z").json) == [patient["id"]]
 
 
+def test_everything_brings_the_parties_that_it_refers_to(esmith: Caller) -> None:
+    doctor = esmith.created({"resourceType": "Practitioner", "name": [{"family": "Doc"}]})["id"]
+    ward = esmith.created({"resourceType": "Organization", "name": "Ward"})["id"]
+    sent = PATIENT | {"managingOrganization": {"reference": f"Organization/{ward}"}}
+    patient, other = esmith.created(sent)["id"], esmith.created(PATIENT)["id"]
+    made = observation(patient, "8867-4", 1) | {
+        "performer": [{"reference": f"Practitioner/{doctor}"}],
+        "derivedFrom": [
+            {"reference": f"Observation/{esmith.created(observation(other, '8867-4', 1))['id']}"}
+        ],
+    }
+    mine = esmith.created(made)["id"]
+    url = f"Patient/{patient}/$everything"
+    told = [(entry["search"]["mode"], entry["resource"]["id"]) for entry in esmith.get(url).json["entry"]]
+    assert told == [("match", patient), ("match", mine), ("include", ward), ("include", doctor)]
+    assert ids(esmith.get(f"{url}?_type=Observation,Practitioner").json) == [patient, mine, doctor]
+    first = esmith.get(f"{url}?_count=1").json
+    assert ids(first) == [patient, ward]
+    assert ids(esmith.get(first["link"][1]["url"]).json) == [mine, doctor]
+
+
+def test_what_everything_tells_may_be_sent_again_unchanged(esmith: Caller) -> None:
+    patient = esmith.created(PATIENT)["id"]
+    esmith.created(observation(patient, "8867-4", 1))
+    url = f"Patient/{patient}/$everything"
+    told = esmith.get(url).json
+    entries = [
+        {"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}}
+        for r in (entry["resource"] for entry in told["entry"])
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    assert {e["response"]["status"] for e in esmith.post("", bundle).json["entry"]} == {"200 OK"}
+    assert esmith.get(url).json == told
+
+
+def test_an_operation_may_be_posted(esmith: Caller) -> None:
+    patient = esmith.created(PATIENT)["id"]
+    for day in (1, 2, 3):
+        esmith.created(observation(patient, "8867-4", day))
+    url = f"Patient/{patient}/$everything"
+    narrow = parameters(
+        {"name": "_type", "valueCode": "Observation"},
+        {"name": "_since", "valueInstant": "2001-01-01T00:00:00Z"},
+    )
+    assert (
+        esmith.post(url, narrow).json
+        == esmith.get(f"{url}?_type=Observation&_since=2001-01-01T00:00:00Z").json
+    )
+    assert len(ids(esmith.post(url, parameters({"name": "_count", "valueInteger": 2})).json)) == 2
+    assert len(ids(esmith.post(f"{url}?_count=2", parameters()).json)) == 2
+    assert esmith.post(url, None).json == esmith.get(url).json
+    latest = parameters(
+        {"name": "max", "valuePositiveInt": 2},
+        {"name": "patient", "valueReference": {"reference": f"Patient/{patient}"}},
+        {"name": "code", "valueString": "http://loinc.org|8867-4"},
+    )
+    found = esmith.post("Observation/$lastn", latest).json
+    assert (
+        found == esmith.get(f"Observation/$lastn?max=2&patient={patient}&code=http://loinc.org|8867-4").json
+    )
+    assert len(ids(found)) == 2
+
+
+NO_PARAMETERS = {
+    "another resource": (PATIENT, "Patient"),
+    "no JSON": (b"{", None),
+    "no list": ({"resourceType": "Parameters", "parameter": {}}, "Parameters.parameter"),
+    "no object": (parameters(1), "Parameters.parameter[0]"),  # type: ignore[arg-type]
+    "no name": (parameters({"valueString": "x"}), "Parameters.parameter[0]"),
+    "no value": (parameters({"name": "max"}), "Parameters.parameter[0]"),
+    "two values": (
+        parameters({"name": "max", "valueInteger": 1}, {"name": "code", "valueCode": "a", "valueUri": "b"}),
+        "Parameters.parameter[1]",
+    ),
+    "a value of parts": (
+        parameters({"name": "code", "valueCodeableConcept": {"text": "x"}}),
+        "Parameters.parameter[0]",
+    ),
+    "a very large count": (parameters({"name": "max", "valueString": "9" * 5000 + "x"}), None),
+    "an unknown name": (parameters({"name": "shoe", "valueString": "1"}), None),
+}
+
+
+@pytest.mark.parametrize(("body", "path"), NO_PARAMETERS.values(), ids=NO_PARAMETERS)
+def test_an_operation_refuses_what_are_no_parameters(esmith: Caller, body: Any, path: str | None) -> None:
+    patient = esmith.created(PATIENT)["id"]
+    assert_outcome(esmith.post(f"Observation/$lastn?patient={patient}", body), 400, path=path)
+    assert_outcome(esmith.post(f"Patient/{patient}/$everything", body), 400, path=path)
+
+
+@pytest.mark.parametrize(
+    "path", ["Patient/$everything", "Patient/$foo", "Patient/_history", "Patient/_search?name=x"]
+)
+def test_what_is_neither_an_id_nor_an_operation_is_told_so(esmith: Caller, path: str) -> None:
+    refused = esmith.get(path)
+    assert_outcome(refused, 404)
+    assert "operation" in refused.json["issue"][0]["diagnostics"]
+
+
 BAD_EVERYTHING = ["_count=0", "_count=x", "_type=Basic", "start=2020", "_cursor=x", "_since=yesterday"]
 
 
@@ -144,3 +251,16 @@ def test_lastn_gives_the_latest_of_each_code(esmith: Caller) -> None:
 )
 def test_lastn_refuses_what_it_cannot_answer(esmith: Caller, query: str) -> None:
     assert_outcome(esmith.get(f"Observation/$lastn?{query}"), 400)
+
+
+def test_lastn_reads_a_bounded_number_of_observations(
+    esmith: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.operations.MOST_PAGES", 2)
+    monkeypatch.setattr("bridge.search.pages.PAGE_BOUND", 2)
+    patient = esmith.created(PATIENT)["id"]
+    made = [esmith.created(observation(patient, "8867-4", day))["id"] for day in (1, 2, 3)]
+    assert ids(esmith.get(f"Observation/$lastn?patient={patient}&max=9").json) == made[::-1]
+    made.append(esmith.created(observation(patient, "8867-4", 4))["id"])
+    assert_outcome(esmith.get(f"Observation/$lastn?patient={patient}&max=9"), 422, "too-costly")
+    assert ids(esmith.get(f"Observation/$lastn?patient={patient}&date=ge2024-03-04").json) == [made[-1]]
