@@ -259,8 +259,9 @@ def test_lastn_reads_a_bounded_number_of_observations(
     monkeypatch.setattr("bridge.operations.MOST_PAGES", 2)
     monkeypatch.setattr("bridge.search.pages.PAGE_BOUND", 2)
     patient = esmith.created(PATIENT)["id"]
-    made = [esmith.created(observation(patient, "8867-4", day))["id"] for day in (1, 2, 3)]
+    made = [esmith.created(observation(patient, "8867-4", day))["id"] for day in (1, 2, 3, 4)]
     assert ids(esmith.get(f"Observation/$lastn?patient={patient}&max=9").json) == made[::-1]
-    made.append(esmith.created(observation(patient, "8867-4", 4))["id"])
+    made.append(esmith.created(observation(patient, "8867-4", 5))["id"])
     assert_outcome(esmith.get(f"Observation/$lastn?patient={patient}&max=9"), 422, "too-costly")
-    assert ids(esmith.get(f"Observation/$lastn?patient={patient}&date=ge2024-03-04").json) == [made[-1]]
+    narrowed = esmith.get(f"Observation/$lastn?patient={patient}&max=9&date=lt2024-03-03").json
+    assert ids(narrowed) == [made[1], made[0]]

@@ -77,12 +77,10 @@ def _filled(scope: Scope, cursor: Cursor, found: Candidates) -> Page:
     places, query = cursor.places, cursor.query
     for opened, read in enumerate(walk(scope, found, query.count + 1, places), 1):
         accepted = found.accepts(read.record)
-        if accepted and len(records) == query.count:
+        if opened > PAGE_BOUND or (accepted and len(records) == query.count):
             break
         records += [read.record] if accepted else []
         places = read.places
-        if opened == PAGE_BOUND:
-            break
     else:
         total = cursor.total if cursor.places else len(records)
         return Page(query, records, False, total)

@@ -129,6 +129,41 @@ def test_a_page_that_has_to_open_too_much_ends_there_and_the_next_goes_on(
     assert sorted(library.found("Observation?code:not=718-7")) == ["dated", "exact", "panel", "texty"]
 
 
+SPARSE = [
+    "Observation?status:not=final",
+    "Observation?patient=anna,bo&value-quantity=gt100&_sort=-date",
+    "Observation?patient=anna,bo&_sort=date",
+    "Observation?code:text=zzz",
+    "Patient?gender=male&_sort=-birthdate",
+    "Patient?language:missing=true",
+    "Observation?_sort=-_id&status:not=final",
+]
+
+
+@pytest.mark.parametrize("query", SPARSE)
+@pytest.mark.parametrize(("bound", "count"), [(1, 1), (1, 50), (2, 1), (3, 2), (4, 50)])
+def test_short_pages_come_to_an_end_and_hold_everything_once(
+    library: Library, monkeypatch: pytest.MonkeyPatch, query: str, bound: int, count: int
+) -> None:
+    whole = [r["id"] for r in library.esmith.found(library.asked(query))]
+    monkeypatch.setattr("bridge.search.pages.PAGE_BOUND", bound)
+    bundle, found, pages = (
+        library.esmith.get(library.asked(f"{query}&_count={count}&_total=accurate")).json,
+        [],
+        1,
+    )
+    while True:
+        matches = [e["resource"]["id"] for e in bundle.get("entry", [])]
+        assert len(matches) <= min(bound, count)
+        assert bundle["total"] == len(whole)
+        found += matches
+        if "next" not in links(bundle):
+            break
+        bundle, pages = library.esmith.get(links(bundle)["next"]).json, pages + 1
+    assert found == whole
+    assert pages <= len(library.resources) + 2
+
+
 TOTALS = {
     "Patient?name=mul": 2,
     "Patient?name=mul&_total=none": None,
