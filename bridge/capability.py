@@ -62,7 +62,8 @@ def capability_statement(config: Config, base: str) -> Resource:
                 "mode": "server",
                 "documentation": (
                     "Load your private key at /rest/icdx/v1/keychain/{dataOwnerId} first. A transaction is atomic, "
-                    "not isolated: others may see a part of it while it is written. A search finds what is shared with "
+                    "not isolated: others may see a part of it while it is written. What cannot be undone is named in "
+                    "the OperationOutcome. Idempotency-Key is honoured for a day. A search finds what is shared with "
                     f"the caller's data owner. Content beyond R4 is {_lenience(config.validation)}; references to "
                     f"something unknown are {_lenience(config.references)}, but for a Patient that is a subject."
                 ),
