@@ -421,3 +421,200 @@ def test_a_fhir_update_that_changes_nothing_is_no_new_version(world: World, path
     seen = world.fhir.read(url)
     world.fhir.send("PUT", url, seen)
     assert world.fhir.read(url)["meta"] == seen["meta"]
+
+
+# Condition and HealthElement
+
+CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+SNOMED = "http://snomed.info/sct"
+FEVER = {
+    "codes": [{"id": f"{SNOMED}|386661006|", "type": SNOMED, "code": "386661006"}],
+    "tags": [{"type": "http://example.org/tags", "code": "t"}],
+    "descr": "fever since Monday",
+    "openingDate": 20240101,
+    "closingDate": 20240109,
+    "notes": [{"markdown": {"en": "went away"}}],
+    "note": "only in iCure",
+    "idOpeningContact": "some-contact",
+}
+
+
+def condition_of(patient_id: str, **members: Any) -> Resource:
+    coding = {"system": SNOMED, "code": "39065001", "display": "Burn of ear"}
+    return {
+        "resourceType": "Condition",
+        "identifier": [{"system": "urn:conditions", "value": "7"}],
+        "clinicalStatus": {"coding": [{"system": CLINICAL, "code": "active"}]},
+        "severity": {"text": "severe"},
+        "code": {"coding": [coding], "text": "Burnt ear"},
+        "subject": {"reference": f"Patient/{patient_id}"},
+        "onsetDateTime": "2012-05-24",
+        "note": [{"text": "Still hurts"}],
+        **members,
+    }
+
+
+def test_the_sdk_reads_a_condition_that_was_posted_as_fhir(world: World) -> None:
+    condition = world.fhir.created(condition_of(DEMO_PATIENT))
+    element = world.sdk.get_health_element(condition["id"])
+    assert [(c["type"], c["code"]) for c in element["codes"]] == [(SNOMED, "39065001")]
+    assert (CLINICAL, "active") in {(t["type"], t["code"]) for t in element["tags"]}
+    assert (element["descr"], element["openingDate"]) == ("Burnt ear", 20120524)
+    assert [note["markdown"] for note in element["notes"]][:1] == [{"xx": "Still hurts"}]
+    assert element["identifiers"][0]["value"] == "7"
+    assert element["responsible"] == world.fhir.account["dataOwnerId"]
+    assert world.sdk.patient_of_health_element(condition["id"]) == [DEMO_PATIENT]
+    with pytest.raises(SdkError):
+        world.other_sdk.get_health_element(condition["id"])
+
+
+def test_a_health_element_that_the_sdk_wrote_is_a_valid_condition_and_found(world: World) -> None:
+    patient_id = world.sdk.create_patient(PATIENT)["id"]
+    made = world.sdk.create_health_element(patient_id, FEVER)
+    condition = world.fhir.read(f"Condition/{made['id']}")
+    assert_valid(condition)
+    assert bare(condition) == {
+        "resourceType": "Condition",
+        "meta": {"tag": [{"system": "http://example.org/tags", "code": "t"}]},
+        "code": {"coding": [{"system": SNOMED, "code": "386661006"}], "text": "fever since Monday"},
+        "subject": {"reference": f"Patient/{patient_id}"},
+        "onsetDateTime": "2024-01-01",
+        "abatementDateTime": "2024-01-09",
+        "recorder": {"reference": f"Practitioner/{world.fhir.account['dataOwnerId']}"},
+        "note": [{"text": "went away"}],
+    }
+    for query in (f"code={SNOMED}|386661006", f"patient={patient_id}", "_tag=http://example.org/tags|t"):
+        assert made["id"] in [c["id"] for c in world.fhir.found(f"Condition?{query}")]
+    having = world.fhir.found(f"Patient?_has:Condition:patient:code={SNOMED}|386661006")
+    assert patient_id in [p["id"] for p in having]
+
+
+def test_a_condition_edited_with_the_sdk_keeps_what_fhir_said_beside_it(world: World) -> None:
+    created = world.fhir.created(condition_of(DEMO_PATIENT, id="edited"))
+    world.sdk.update_health_element(created["id"], {"descr": "Burnt ear, healing", "closingDate": 20120601})
+    edited = world.fhir.read(f"Condition/{created['id']}")
+    assert_valid(edited)
+    expected = bare(created) | {"abatementDateTime": "2012-06-01"}
+    expected["code"]["text"] = "Burnt ear, healing"
+    assert_same(bare(edited), expected)
+    assert edited["meta"]["versionId"] != created["meta"]["versionId"]
+
+
+def test_a_condition_saved_unchanged_says_the_same(world: World) -> None:
+    created = world.fhir.created(
+        example("Condition/burn") | {"subject": {"reference": f"Patient/{DEMO_PATIENT}"}}
+    )
+    world.sdk.update_health_element(created["id"], {})
+    assert_same(bare(world.fhir.read(f"Condition/{created['id']}")), bare(created))
+
+
+def test_a_fhir_update_keeps_what_only_icure_says_of_a_health_element(world: World) -> None:
+    patient_id = world.sdk.create_patient(PATIENT)["id"]
+    made = world.sdk.create_health_element(patient_id, FEVER)
+    path = f"Condition/{made['id']}"
+    resource = world.fhir.read(path)
+    world.fhir.send("PUT", path, resource)
+    assert world.fhir.read(path)["meta"] == resource["meta"]
+    resource["code"]["text"] = "fever"
+    resource["bodySite"] = [{"text": "whole"}]
+    sent = bare(resource)
+    world.fhir.send("PUT", path, resource)
+    assert_same(bare(world.fhir.read(path)), sent)
+    element = world.sdk.get_health_element(made["id"])
+    assert (element["descr"], element["note"]) == ("fever", "only in iCure")
+    assert element["idOpeningContact"] == "some-contact"
+    assert [c["code"] for c in element["codes"]] == ["386661006"]
+
+
+def test_a_condition_that_the_sdk_shares_is_seen_by_the_other(world: World) -> None:
+    patient = world.fhir.created(example("Patient/rich") | {"id": "sharing"})
+    condition = world.fhir.created(condition_of(patient["id"]))
+    path = f"Condition/{condition['id']}"
+    world.other_fhir.get(path, 403)
+    other = world.other_fhir.account["dataOwnerId"]
+    world.sdk.share_patient_with(patient["id"], other)
+    world.sdk.share_health_element_with(condition["id"], other)
+    assert_same(bare(world.other_fhir.read(path)), bare(condition))
+    found = world.other_fhir.found(f"Condition?patient=Patient/{patient['id']}")
+    assert [c["id"] for c in found] == [condition["id"]]
+
+
+def test_a_condition_deleted_on_one_side_is_gone_on_the_other(world: World) -> None:
+    first, second = (world.fhir.created(condition_of(DEMO_PATIENT)) for _ in range(2))
+    world.fhir.send("DELETE", f"Condition/{first['id']}", status=204)
+    assert world.sdk.get_health_element(first["id"])["deletionDate"] > 0
+    world.sdk.delete_health_element(second["id"])
+    world.fhir.get(f"Condition/{second['id']}", 410)
+
+
+# Practitioner, Organization and HealthcareParty
+
+DOCTOR = {
+    "firstName": "Gregory",
+    "lastName": "House",
+    "gender": "male",
+    "languages": ["en"],
+    "identifier": [{"system": "urn:doctors", "value": "221"}],
+    "addresses": [{"addressType": "work", "city": "Princeton"}],
+    "nihii": "11111111111",
+    "speciality": "diagnostics",
+}
+
+
+def test_the_sdk_reads_parties_that_were_posted_as_fhir(world: World) -> None:
+    doctor = world.fhir.created(
+        {
+            "resourceType": "Practitioner",
+            "active": True,
+            "identifier": [{"system": "urn:doctors", "value": "1"}],
+            "name": [{"use": "official", "family": "Wilson", "given": ["James"], "prefix": ["Dr"]}],
+            "gender": "male",
+            "telecom": [{"system": "phone", "value": "555", "use": "work"}],
+            "birthDate": "1969",
+        }
+    )
+    party = world.sdk.get_party(doctor["id"])
+    assert (party["firstName"], party["lastName"], party["gender"]) == ("James", "Wilson", "male")
+    assert party["identifier"][0]["value"] == "1"
+    telecoms = [t for a in party["addresses"] for t in a.get("telecoms", [])]
+    assert [t["telecomNumber"] for t in telecoms] == ["555"]
+    ward = world.fhir.created(example("Organization/hospital"))
+    assert world.sdk.get_party(ward["id"])["name"] == ward["name"]
+
+
+@pytest.mark.parametrize("path", ["Practitioner/rich", "Organization/hospital", "Organization/nameless"])
+def test_a_party_saved_unchanged_with_the_sdk_says_the_same(world: World, path: str) -> None:
+    created = world.fhir.created(example(path))
+    world.sdk.update_party(created["id"], {})
+    assert_same(bare(world.fhir.read(f"{created['resourceType']}/{created['id']}")), bare(created))
+
+
+def test_a_party_that_the_sdk_wrote_is_a_valid_practitioner_and_keeps_what_only_icure_says(
+    world: World,
+) -> None:
+    made = world.sdk.create_party(DOCTOR)
+    path = f"Practitioner/{made['id']}"
+    doctor = world.fhir.read(path)
+    assert_valid(doctor)
+    assert doctor["name"][0]["family"] == "House"
+    assert doctor["identifier"] == [{"system": "urn:doctors", "value": "221"}]
+    assert made["id"] in [p["id"] for p in world.fhir.found("Practitioner?identifier=urn:doctors|221")]
+    assert world.fhir.found(f"Organization?_id={made['id']}") == []
+    doctor["name"][0]["given"] = ["Greg"]
+    doctor["birthDate"] = "1959-06-11"
+    sent = bare(doctor)
+    world.fhir.send("PUT", path, doctor)
+    assert_same(bare(world.fhir.read(path)), sent)
+    party = world.sdk.get_party(made["id"])
+    assert (party["firstName"], party["nihii"], party["speciality"]) == ("Greg", "11111111111", "diagnostics")
+    world.sdk.update_party(made["id"], {"lastName": "Casa"})
+    edited = world.fhir.read(path)
+    assert (edited["name"][0]["family"], edited["birthDate"]) == ("Casa", "1959-06-11")
+
+
+def test_an_organization_that_the_sdk_wrote_is_one_in_fhir(world: World) -> None:
+    made = world.sdk.create_party({"name": "Plainsboro", "type": "hospital"})
+    ward = world.fhir.read(f"Organization/{made['id']}")
+    assert_valid(ward)
+    assert ward["name"] == "Plainsboro"
+    assert world.fhir.found(f"Practitioner?_id={made['id']}") == []

@@ -133,6 +133,33 @@ class Sdk:
     def share_contact_with(self, contact_id: str, delegate: str) -> dict[str, Any]:
         return self.call("shareContactWith", id=contact_id, delegate=delegate)
 
+    def create_health_element(self, patient_id: str, health_element: dict[str, Any]) -> dict[str, Any]:
+        return self.call("createHealthElement", patientId=patient_id, healthElement=health_element)
+
+    def get_health_element(self, health_element_id: str) -> dict[str, Any]:
+        return self.call("getHealthElement", id=health_element_id)
+
+    def update_health_element(self, health_element_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        return self.call("updateHealthElement", id=health_element_id, changes=changes)
+
+    def delete_health_element(self, health_element_id: str) -> dict[str, Any]:
+        return self.call("deleteHealthElement", id=health_element_id)
+
+    def patient_of_health_element(self, health_element_id: str) -> list[str]:
+        return self.call("patientOfHealthElement", id=health_element_id)
+
+    def share_health_element_with(self, health_element_id: str, delegate: str) -> dict[str, Any]:
+        return self.call("shareHealthElementWith", id=health_element_id, delegate=delegate)
+
+    def create_party(self, party: dict[str, Any]) -> dict[str, Any]:
+        return self.call("createParty", party=party)
+
+    def get_party(self, party_id: str) -> dict[str, Any]:
+        return self.call("getParty", id=party_id)
+
+    def update_party(self, party_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        return self.call("updateParty", id=party_id, changes=changes)
+
     def get_service(self, service_id: str) -> dict[str, Any]:
         return self.call("getService", id=service_id)
 

@@ -89,6 +89,15 @@ const contact = object(cardinal.DecryptedContact, {
   subContacts: list(object(cardinal.DecryptedSubContact, { services: list(object(cardinal.ServiceLink)), tags: codes, codes })),
 })
 
+const healthElement = object(cardinal.DecryptedHealthElement, {
+  identifiers, tags: codes, codes, notes: annotations, laterality: camelWord,
+})
+const party = object(cardinal.HealthcareParty, {
+  identifier: identifiers, tags: codes, codes, gender: camelWord, picture: binary, specialityCodes: codes, properties,
+  names: list(object(cardinal.PersonName, { use: word })),
+  addresses: list(address),
+})
+
 const KEY_ENTRY = 'org.taktik.icure.rsa.device.'
 const FINGERPRINT_LENGTH = 32
 let sdk = null
@@ -176,6 +185,40 @@ const commands = {
   },
   async shareContactWith({ id, delegate }) {
     return contact.out(await sdk.contact.shareWith(delegate, await sdk.contact.getContact(id)))
+  },
+  async createHealthElement({ patientId, healthElement: json }) {
+    const user = await sdk.user.getCurrentUser()
+    const owner = await sdk.patient.getPatient(patientId)
+    const made = await sdk.healthElement.withEncryptionMetadata(healthElement.in(json), owner, { user })
+    return healthElement.out(await sdk.healthElement.createHealthElement(made))
+  },
+  async getHealthElement({ id }) {
+    return healthElement.out(await sdk.healthElement.getHealthElement(id))
+  },
+  async updateHealthElement({ id, changes }) {
+    const found = await sdk.healthElement.getHealthElement(id)
+    const edited = { ...found, ...pick(healthElement.in(changes), changes) }
+    return healthElement.out(await sdk.healthElement.modifyHealthElement(new cardinal.DecryptedHealthElement(edited)))
+  },
+  async deleteHealthElement({ id }) {
+    return plain(await sdk.healthElement.deleteHealthElement(await sdk.healthElement.getHealthElement(id)))
+  },
+  async patientOfHealthElement({ id }) {
+    return sdk.healthElement.decryptPatientIdOf(await sdk.healthElement.getHealthElement(id))
+  },
+  async shareHealthElementWith({ id, delegate }) {
+    return healthElement.out(await sdk.healthElement.shareWith(delegate, await sdk.healthElement.getHealthElement(id)))
+  },
+  async createParty({ party: json }) {
+    return party.out(await sdk.healthcareParty.createHealthcareParty(party.in(json)))
+  },
+  async getParty({ id }) {
+    return party.out(await sdk.healthcareParty.getHealthcareParty(id))
+  },
+  async updateParty({ id, changes }) {
+    const found = await sdk.healthcareParty.getHealthcareParty(id)
+    const edited = { ...found, ...pick(party.in(changes), changes) }
+    return party.out(await sdk.healthcareParty.modifyHealthcareParty(new cardinal.HealthcareParty(edited)))
   },
   async getService({ id }) {
     return service.out(await sdk.contact.getService(id))
