@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fhirpy import SyncFHIRClient
 
 from bridge import demo
 from mappings.values import Resource
-from tests.clients.stories import PATCH, STORIES, UPDATE, Story
-from tests.helpers import Remote, serving
+from tests.clients.stories import PATCH, STORIES, SYSTEM, UPDATE, Story
+from tests.helpers import Remote, basic, serving
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,20 @@ def test_a_transaction_is_applied_with_its_references(story: Story, esmith: Remo
     )
     assert esmith.read(observation)["subject"] == {"reference": patient}
     assert esmith.read(patient)["name"] == [{"family": "Becquerel"}]
+
+
+def test_get_or_create_of_fhirpy_makes_one(esmith: Remote) -> None:
+    client = SyncFHIRClient(esmith.server.fhir, authorization=basic(esmith.account))
+    identifier = {"system": f"{SYSTEM}/once", "value": "1"}
+    search = client.resources("Patient").search(identifier=f"{identifier['system']}|1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # its own deprecations are not ours
+        made = [
+            search.get_or_create(client.resource("Patient", identifier=[identifier], active=True))
+            for _ in range(2)
+        ]
+        updated, fresh = search.update(client.resource("Patient", identifier=[identifier], gender="other"))
+    assert [created for _, created in made] == [True, False]
+    assert made[0][0].id == made[1][0].id == updated.id
+    assert fresh is False
+    assert [p["gender"] for p in esmith.found(f"Patient?identifier={identifier['system']}|1")] == ["other"]
