@@ -254,9 +254,11 @@ class Remote:
 
 
 @contextmanager
-def serving(data_dir: Path, *options: str, workers: int = 2, **environment: str) -> Iterator[Server]:
-    """Runs `fhir-bridge serve` on a free port; its output goes to a file in the data dir."""
-    port = free_port()
+def serving(
+    data_dir: Path, *options: str, workers: int = 2, port: int = 0, **environment: str
+) -> Iterator[Server]:
+    """Runs `fhir-bridge serve`, by default on a free port; its output goes to a file in the data dir."""
+    port = port or free_port()
     log = data_dir / "serve.log"
     command = [sys.executable, "-m", "bridge.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
     with log.open("wb") as output:
