@@ -268,7 +268,7 @@ def import_(
         raise click.UsageError("--url must be like http://127.0.0.1:8080.")
     try:
         files = importing.sources(paths)
-    except FileNotFoundError as e:
+    except OSError as e:
         raise click.UsageError(f"{e}.") from e
     who, key = _credentials(login, password_file, key_file, data_owner)
     progress = importing.Progress()
@@ -280,9 +280,9 @@ def import_(
     except importing.CannotImport as e:
         raise click.ClickException(str(e)) from e
     except sqlite3.Error as e:
-        raise click.ClickException(
-            f"The spool on this machine's disk for temporary files failed: {e}."
-        ) from e
+        raise click.ClickException(f"The disk for temporary files cannot be used: {e}.") from e
+    except OSError as e:
+        raise click.ClickException(f"{e.filename or 'A file'} cannot be written: {e.strerror}.") from e
     sys.exit(0 if whole else 1)
 
 
@@ -294,7 +294,7 @@ def _credentials(
 
     told: dict[str, str] = {}
     if key_file is not None:
-        keys = [one for one in read_keys(key_file.read()) if login in (None, one.get("login", login))]
+        keys = [one for one in read_keys(_text(key_file)) if login in (None, one.get("login", login))]
         if len(keys) != 1:
             raise click.UsageError(
                 "--key has no key for this login." if not keys else "--key has several: say --login."
@@ -302,13 +302,20 @@ def _credentials(
         (told,) = keys
     login = login or told.get("login") or click.prompt("Login", err=True)
     if password_file is not None:
-        password = password_file.read().rstrip("\r\n")
+        password = _text(password_file).rstrip("\r\n")
     else:
         password = told.get("password") or click.prompt("Password", hide_input=True, err=True)
     owner = data_owner or told.get("dataOwnerId")
     if told and owner is None:
         raise click.UsageError("--data-owner must say whose key this is.")
     return Login(login, password), Key(owner, told["privateKey"]) if told and owner else None
+
+
+def _text(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as e:
+        raise click.UsageError(f"{file.name} is not a text file.") from e
 
 
 @main.group()

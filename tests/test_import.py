@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from bridge import demo, wire
 from bridge.cli import main
@@ -27,6 +29,7 @@ from bridge.errors import Invalid
 from bridge.importing.contents import Skipped, Unit, contents, references, with_references
 from bridge.importing.ledger import Ledger
 from bridge.importing.packing import pack
+from bridge.importing.progress import Progress
 from bridge.importing.reading import Source, documents, sources
 from bridge.importing.remote import CannotImport
 from bridge.importing.spool import DONE, Spool
@@ -36,9 +39,6 @@ from tests.helpers import FHIR, Account, Remote, Server, free_port, serving, sto
 
 SUPPORTED = ("Patient", "Observation", "Condition", "Practitioner", "Organization")
 Json = dict[str, Any]
-
-
-# resources
 
 
 def patient(logical_id: str | None = None, family: str = "Import", **more: Any) -> Json:
@@ -71,9 +71,6 @@ def ndjson(file: Path, resources: Iterable[Json]) -> Path:
 
 
 URN = "urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9"
-
-
-# what is read
 
 
 def texts(file: Path) -> list[tuple[int | None, bytes]]:
@@ -135,9 +132,6 @@ def test_a_path_that_names_nothing_is_refused(tmp_path: Path, path: str) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=re.escape(path)):
         sources([str(tmp_path / path)])
-
-
-# what a document holds
 
 
 def held(document: Json) -> list[Unit | Skipped]:
@@ -209,9 +203,6 @@ def test_references_are_found_and_rewritten_where_they_stand() -> None:
     assert json.loads(rewritten)["a"]["reference"] == 'Patient/"new"'
     assert rewritten.endswith(text[text.index(b'"b"') :][text[text.index(b'"b"') :].index(b',"c"') :])
     assert rewritten[rewritten.index(b',"b"') :] == text[text.index(b',"b"') :]
-
-
-# what goes together
 
 
 def packed(resources: Iterable[Json], most: int) -> list[list[list[str]]]:
@@ -323,9 +314,6 @@ def test_what_the_spool_writes_is_sealed_and_has_no_name() -> None:
     assert b"secret-" not in written
 
 
-# the state file
-
-
 def test_a_state_file_ends_where_a_run_was_ended(tmp_path: Path) -> None:
     file = tmp_path / "state"
     with Ledger(file, "me") as ledger, Spool() as spool:
@@ -363,9 +351,6 @@ def test_a_state_file_is_of_one_server_and_login_and_used_by_one_import(tmp_path
             Ledger(file, "me")
     with Ledger(file, "you") as ledger, Spool() as spool, pytest.raises(CannotImport, match="another server"):
         ledger.tell(spool)
-
-
-# importing
 
 
 @pytest.fixture(scope="module")
@@ -485,7 +470,7 @@ def test_what_is_wrong_spoils_no_other(server: Server, esmith: Remote, tmp_path:
         ("a.ndjson", 8, None),
         ("a.ndjson", 9, None),
         ("b.json", None, None),
-        ("c.json", None, None) if ("c.json", None, None) in places else ("c.json", 1, 0),
+        ("c.json", 1, 0),
     }
     issue = places["a.ndjson", 6, None]["outcome"]["issue"][0]
     assert issue["expression"] == ["Patient.gender"]
@@ -548,9 +533,6 @@ def test_standard_input_is_read(server: Server, esmith: Remote) -> None:
     done = subprocess.run(command, input=gzip.compress(lines), capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(esmith.found("Patient?family=Piped")) == 3
-
-
-# once
 
 
 def test_what_is_sent_again_is_done_once(server: Server, esmith: Remote, tmp_path: Path) -> None:
@@ -671,18 +653,19 @@ def test_trouble_on_the_way_is_overcome_and_nothing_doubled(
 def test_an_answer_that_never_comes_leaves_the_rest_for_the_next_run(
     server: Server, esmith: Remote, tmp_path: Path
 ) -> None:
-    state = tmp_path / "state"
-    file = ndjson(tmp_path / "a.ndjson", [patient(f"never-{i}", "Never") for i in range(6)])
-    options = ("--batch", "2", "--jobs", "1", "--tries", "1", "--state", state, file)
+    state, lines = tmp_path / "state", [patient(f"never-{i}", "Never") for i in range(12)]
+    file = ndjson(tmp_path / "a.ndjson", lines)
+    options = ("--jobs", "1", "--tries", "1", "--state", state, file)
     with between(server, lambda nth: "answer lost" if nth == 2 else "") as proxy:
-        said = run(server, *options, url=proxy.url, status=1)
+        said = run(server, "--batch", "2", *options, url=proxy.url, status=1)
         assert "cannot be reached any more" in said.stderr
-        assert re.search(r"^Patient +2 +2 +2$", said.stdout, re.MULTILINE) or "not sent" not in said.stdout
-        assert len(esmith.found("Patient?family=Never")) >= 4
-        # the input is another one by then, and packed otherwise; what had no answer is sent as it was
-        ndjson(file, [patient("never-new", "Never"), *(patient(f"never-{i}", "Never") for i in range(6))])
-        run(server, "--batch", "5", *options[2:], url=proxy.url)
-    assert len(esmith.found("Patient?family=Never")) == 7
+        assert re.search(r"imported +failed +not sent\nPatient +[24] +2 +[68]$", said.stdout, re.MULTILINE)
+        before = len(esmith.found("Patient?family=Never"))
+        assert 4 <= before < 12
+        # The input is another one by then, and packed otherwise; what had no answer is sent as it was.
+        ndjson(file, [patient("never-new", "Never"), *lines])
+        run(server, "--batch", "5", *options, url=proxy.url)
+    assert len(esmith.found("Patient?family=Never")) == 13
 
 
 def test_what_had_no_answer_is_not_sent_without_its_neighbours(
@@ -761,6 +744,29 @@ def test_an_import_that_is_killed_again_and_again_is_done_once(
         assert_each_once(remote, data_dir, before)
 
 
+def test_an_import_that_is_interrupted_says_so_and_goes_on_later(
+    data_dir: Path, accounts: dict[str, Account], tmp_path: Path
+) -> None:
+    folder, state, report = many(tmp_path / "input"), tmp_path / "state", tmp_path / "report"
+    before = patients(data_dir)
+    with serving(data_dir) as server:
+        remote = Remote(server, accounts["esmith"])
+        remote.load_key()
+        with importing(server, "--state", state, "--report", report, folder) as process:
+            while process.poll() is None and patients(data_dir) < before + 5:
+                pass
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert b"Interrupted. Run it again" in said
+        assert b"Traceback" not in said
+        counted = reported(report)["summary"]["resources"]["Patient"]
+        assert counted["imported"] == patients(data_dir) - before
+        assert sum(counted.values()) == BUNDLES + 20
+        run(server, "--state", state, folder)
+        assert_each_once(remote, data_dir, before)
+
+
 def test_a_bridge_whose_workers_are_killed_takes_each_once(
     data_dir: Path, accounts: dict[str, Account], tmp_path: Path
 ) -> None:
@@ -778,9 +784,6 @@ def test_a_bridge_whose_workers_are_killed_takes_each_once(
             _, said = process.communicate(timeout=120)
             assert process.returncode == 0, said
         assert_each_once(remote, data_dir, before)
-
-
-# refused in words
 
 
 def test_a_wrong_login_is_said_in_words(server: Server, tmp_path: Path) -> None:
@@ -873,9 +876,6 @@ def test_a_key_file_of_several_accounts_wants_a_login(server: Server, tmp_path: 
         assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
-# nothing personal
-
-
 def test_neither_report_nor_state_nor_what_is_said_holds_content(server: Server, tmp_path: Path) -> None:
     canaries = Canaries()
     resources = [one for kind in ("Patient", "Observation") for one in canaries.variants(kind)]
@@ -890,9 +890,6 @@ def test_neither_report_nor_state_nor_what_is_said_holds_content(server: Server,
     assert not any(secret.encode() in text for secret in secrets for text in told)
 
 
-# what others made
-
-
 def test_synthea_is_imported(corpus: Path, server: Server, esmith: Remote, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     said = run(server, "--skip-unsupported", "--report", report, corpus / "synthea")
@@ -903,6 +900,42 @@ def test_synthea_is_imported(corpus: Path, server: Server, esmith: Remote, tmp_p
     about = esmith.found(f"Observation?subject=Patient/{strosin['id']}")
     assert len(about) == 92
     assert all(one["encounter"]["reference"].startswith("Encounter/") for one in about)
+
+
+def test_a_terminal_sees_a_bar_with_rate_and_remaining_time() -> None:
+    screen = io.StringIO()
+    progress = Progress(Console(file=screen, force_terminal=True, width=120))
+    with progress.sending(40):
+        progress.advance(10)
+        progress.say("Something is told above it.")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"10/40 .*\d/s .*remaining ", shown)
+    assert "Something is told above it." in shown
+
+
+def test_elsewhere_a_few_plain_lines_are_said() -> None:
+    log = io.StringIO()
+    progress = Progress(Console(file=log))
+    with progress.sending(1000):
+        for _ in range(1000):
+            progress.advance(1)
+    assert log.getvalue().splitlines()[:2] == ["Importing 1,000 resources.", "100 of 1,000"]
+    assert len(log.getvalue().splitlines()) == 11
+
+
+def test_every_option_is_told_of_in_the_docs() -> None:
+    page = (Path(demo.__file__).parents[1] / "docs" / "import.md").read_text()
+    options = {option for one in main.commands["import"].params for option in one.opts if option[0] == "-"}
+    assert len(options) == 12
+    assert {option for option in options if f"`{option}" not in page} == set()
+
+
+@pytest.mark.parametrize("option", ["--state", "--report"])
+def test_a_file_that_cannot_be_written_is_said_in_words(server: Server, tmp_path: Path, option: str) -> None:
+    file = ndjson(tmp_path / "a.ndjson", [patient()])
+    before = stored(server.log.parent)
+    assert "cannot be" in run(server, option, tmp_path / "no" / "file", file, status=1).stderr
+    assert stored(server.log.parent) == before
 
 
 def test_the_rest_of_what_a_spool_holds_is_forgotten_when_it_is_done() -> None:

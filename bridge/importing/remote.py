@@ -17,6 +17,7 @@ import requests
 
 from bridge.errors import Issue, outcome
 
+FHIR_JSON = "application/fhir+json"
 FHIR = "/rest/fhir/r4"
 KEYCHAIN = "/rest/icdx/v1/keychain"
 TIMEOUT_SECONDS = (10, 900)
@@ -94,7 +95,7 @@ class Remote:
 
     def supported(self) -> frozenset[str]:
         """Returns the resource types that the server takes. Raises `CannotImport` when it cannot be asked."""
-        answer = self._asked("GET", f"{FHIR}/metadata")
+        answer = self._reached(self._send("GET", f"{FHIR}/metadata"))
         try:
             types = [one["type"] for one in answer.body["rest"][0]["resource"]]
         except (KeyError, IndexError, TypeError) as e:
@@ -104,7 +105,7 @@ class Remote:
     def log_in(self, key: Key | None) -> None:
         """Loads the key, or sees that one is loaded. Raises `CannotImport` when the server refuses."""
         self._key = key
-        answer = self._load(key) if key else self._asked("GET", f"{FHIR}/Patient?_id=import")
+        answer = self._reached(self._load(key) if key else self._send("GET", f"{FHIR}/Patient?_id=import"))
         if answer.status == 401:
             raise CannotImport("The server does not accept this login and password.")
         if answer.status == 403 and not key:
@@ -113,10 +114,9 @@ class Remote:
             raise CannotImport(f"The server refuses {'the key' if key else 'to be asked'}: {answer.words}")
 
     def _load(self, key: Key) -> Answer:
-        return self._asked("POST", f"{KEYCHAIN}/{key.data_owner_id}", orjson.dumps({"key": key.text}))
+        return self._send("POST", f"{KEYCHAIN}/{key.data_owner_id}", orjson.dumps({"key": key.text}))
 
-    def _asked(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        answer = self._send(method, path, body, {})
+    def _reached(self, answer: Answer) -> Answer:
         if answer.status == UNREACHED:
             raise CannotImport(f"{self.url} cannot be reached. Is the bridge running there? See --url.")
         return answer
@@ -125,7 +125,7 @@ class Remote:
         """Returns the final answer to a Bundle; one that tells to come again only when patience ended."""
         pause, loaded = 0.5, False
         for left in reversed(range(self._tries)):
-            answer = self._send("POST", FHIR, bundle, {"Idempotency-Key": key})
+            answer = self._send("POST", FHIR, bundle, **{"Idempotency-Key": key})
             if self._key and not loaded and _lacks_key(answer):
                 loaded = self._load(self._key).status == 200
                 continue
@@ -137,14 +137,13 @@ class Remote:
             pause *= 2
         return answer
 
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", **headers}
+    def _send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         try:
             response = self._session().request(
                 method,
                 self.url + path,
                 data=body,
-                headers=headers,
+                headers={"Content-Type": FHIR_JSON, "Accept": FHIR_JSON, **headers},
                 auth=self._authorized,
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,

@@ -86,8 +86,6 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self.db.close()
 
-    # what is read
-
     def add(self, unit: Unit, source: int, line: int | None) -> list[int] | None:
         """Keeps a unit. Returns which of its parts failed when an earlier run sent it; None when it is to be sent."""
         name = self._name(unit)
@@ -150,8 +148,6 @@ class Spool:
     def _opened(self, sealed: bytes) -> bytes:
         return primitives.open_sealed(self._key, sealed, b"import")
 
-    # what earlier runs did
-
     def was_sent(self, key: str, names: Iterable[bytes]) -> None:
         """Remembers a batch that an earlier run began to send."""
         self.db.executemany(
@@ -173,8 +169,6 @@ class Spool:
             [(n, orjson.dumps(own), orjson.dumps(failed)) for n, own in zip(names, each, strict=True)],
         )
         self.was_refused(key)
-
-    # what is sent
 
     def batches(self) -> Iterator[list[int]]:
         """Yields the batches that may be sent beside each other, those that others refer to first."""

@@ -14,8 +14,9 @@ from bridge.importing.progress import Progress
 from bridge.importing.reading import Source
 from bridge.importing.remote import CannotImport, Key, Remote
 from bridge.importing.report import FAILED, SKIPPED, UNSENT, Report
-from bridge.importing.sending import send, spool_up
+from bridge.importing.sending import send
 from bridge.importing.spool import Spool
+from bridge.importing.spooling import Spooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def run(
             ledger.tell(spool)
         report = Report(options.report)
         held.callback(report.close, len(files))
-        spool_up(files, spool, supported, report, progress)
+        Spooling(spool, supported, report, progress).read(files)
         _refuse_unsupported(report, options)
         pack(spool, options.batch)
         stopped = send(spool, remote, files, report, progress, jobs=options.jobs, ledger=ledger)
