@@ -313,24 +313,30 @@ def test_many_holds_are_renewed_by_one_thread_that_ends_with_them(redis_url: str
     again.release()
 
 
-def test_a_child_begins_without_the_holds_of_its_parent(redis_url: str) -> None:
+def hold_and_fork(url: str, children: Any) -> None:
+    state = opened(url, lease_seconds=2)
+    assert state.hold("kind", "of the parent")
+    if os.fork() == 0:
+        assert state.hold("kind", "of the parent") is None
+        assert state.hold("kind", "of the child")
+        children.put(os.getpid())
+    time.sleep(60)
+
+
+def test_a_child_does_not_keep_the_holds_of_its_parent(redis_url: str) -> None:
+    children = spawned.Queue()
+    parent = spawned.Process(target=hold_and_fork, args=(redis_url, children))
+    parent.start()
+    child = children.get(timeout=30)
     state = opened(redis_url)
-    held = state.hold("kind", "name")
-    assert held
-    counting = (
-        pytest.importorskip("multiprocessing").get_context("fork").Process(target=hold_another, args=(state,))
-    )
-    counting.start()
-    counting.join(30)
-    assert counting.exitcode == 0
-    held.check()
-    assert state.hold("kind", "name") is None
-
-
-def hold_another(state: State) -> None:
-    assert state.hold("kind", "name") is None
-    with state.lock("kind", "other"):
-        assert [t.name for t in threading.enumerate()].count("leases") == 1
+    try:
+        assert state.hold("kind", "of the parent") is None
+        parent.kill()
+        parent.join(30)
+        assert state.hold("kind", "of the parent", wait=30)
+        assert state.hold("kind", "of the child") is None
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_list_heals_when_it_is_read(redis_url: str) -> None:
