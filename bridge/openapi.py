@@ -78,7 +78,7 @@ RETURN: Schema = {
 }
 HANDLING: Schema = {"type": "string", "enum": ["handling=strict", "handling=lenient"]}
 ETAG: Schema = {"type": "string", "pattern": r'^(W/)?"[A-Za-z0-9\-.]{1,64}"$'}
-KEY: Schema = {**TEXT, "pattern": "^[!-~]{1,255}$"}
+REQUEST_KEY: Schema = {**TEXT, "pattern": "^[!-~]{1,255}$"}
 ONLY_NEW: Schema = {**TEXT, "enum": ["*"]}
 HTTP_DATE: Schema = {"type": "string", "example": "Sat, 21 Nov 2026 12:00:00 GMT"}
 _CHANGE, _KNOWN = (
@@ -86,11 +86,11 @@ _CHANGE, _KNOWN = (
     {"If-None-Match": ETAG, "If-Modified-Since": HTTP_DATE},
 )
 HEADERS: dict[str, Schema] = {
-    "transaction": {"Prefer": RETURN, "Idempotency-Key": KEY},
+    "transaction": {"Prefer": RETURN, "Idempotency-Key": REQUEST_KEY},
     "create": {
         "If-None-Exist": {**TEXT, "example": "identifier=http://example.org|1"},
         "Prefer": RETURN,
-        "Idempotency-Key": KEY,
+        "Idempotency-Key": REQUEST_KEY,
     },
     "read": _KNOWN,
     "vread": _KNOWN,
