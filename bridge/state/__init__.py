@@ -26,7 +26,7 @@ from bridge.state.sqlite import Sqlite
 __all__ = ["Backend", "Change", "Hold", "Sqlite", "State", "deployment_secret"]
 
 LOCK_SECONDS = 30
-POLL_SECONDS = 0.005
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
 
 
 class State:
@@ -69,9 +69,10 @@ class State:
     def hold(self, kind: str, name: str, wait: float = 0) -> Hold | None:
         """Returns a hold that one worker at a time has, None while another has it; waits at most so many seconds."""
         hidden = self._hide(kind, name)
-        deadline = time.monotonic() + wait
+        deadline, pause = time.monotonic() + wait, SHORTEST_PAUSE
         while (held := self._backend.hold(hidden)) is None and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE)
         return held
 
     @contextmanager
