@@ -547,7 +547,7 @@ class ContentSlot:
 _SUBJECTS = "Patient Group Device Location"
 _PERFORMERS = "Practitioner PractitionerRole Organization CareTeam Patient RelatedPerson"
 _SOURCES = "DocumentReference ImagingStudy Media QuestionnaireResponse Observation MolecularSequence"
-_VALUE = (token("code", "code"), quantity("value-quantity", "valueQuantity"))
+_VALUE = (token("code", "code"), quantity("value-quantity", "valueQuantity valueSampledData"))
 _CONCEPT = (token("code", "code"), token("value-concept", "valueCodeableConcept"))
 
 SEARCH = (
@@ -567,17 +567,20 @@ SEARCH = (
     refers("patient", "subject", "Patient", "patient"),
     refers("encounter", "encounter", "Encounter"),
     refers("performer", "performer", _PERFORMERS),
-    quantity("value-quantity", "valueQuantity"),
+    quantity("value-quantity", "valueQuantity valueSampledData"),
     token("value-concept", "valueCodeableConcept"),
     string("value-string", "valueString valueCodeableConcept.text"),
     date("value-date", "valueDateTime valuePeriod"),
     token("data-absent-reason", "dataAbsentReason"),
     token("combo-code", "code component.code"),
-    quantity("combo-value-quantity", "valueQuantity component.valueQuantity"),
+    quantity(
+        "combo-value-quantity",
+        "valueQuantity valueSampledData component.valueQuantity component.valueSampledData",
+    ),
     token("combo-value-concept", "valueCodeableConcept component.valueCodeableConcept"),
     token("combo-data-absent-reason", "dataAbsentReason component.dataAbsentReason"),
     token("component-code", "component.code"),
-    quantity("component-value-quantity", "component.valueQuantity"),
+    quantity("component-value-quantity", "component.valueQuantity component.valueSampledData"),
     token("component-value-concept", "component.valueCodeableConcept"),
     token("component-data-absent-reason", "component.dataAbsentReason"),
     composite("code-value-quantity", ("",), *_VALUE, icure="codes"),

@@ -255,12 +255,35 @@ def _quantity(
     asked = [_amount(parameter, w) for w in wanted]
 
     def matches(value: Any) -> bool:
-        return isinstance(value, dict) and any(
+        if not isinstance(value, dict):
+            return False
+        if "origin" in value:
+            sampled = bounds(value)
+            return sampled is not None and any(
+                _in_unit(value["origin"], unit) and _between(number, *sampled) for number, unit in asked
+            )
+        return any(
             _in_unit(value, unit) and compares(number, value.get("value"), value.get("comparator"))
             for number, unit in asked
         )
 
     return matches
+
+
+def bounds(sampled: Resource) -> tuple[Decimal, Decimal] | None:
+    """Returns the least and the greatest value of a SampledData, in the unit of its origin; None where it has none.
+
+    What was below or above the limits of the device counts as these. https://hl7.org/fhir/R4/datatypes.html#SampledData
+    """
+    origin, factor = (values.decimal(v) for v in (sampled["origin"].get("value"), sampled.get("factor", 1)))
+    limits = {"L": values.decimal(sampled.get("lowerLimit")), "U": values.decimal(sampled.get("upperLimit"))}
+    if origin is None or factor is None:
+        return None
+    read = {
+        text: limits.get(text) or values.plain(text) for text in set(str(sampled.get("data", "")).split())
+    }
+    found = [origin + factor * number for number in read.values() if number is not None]
+    return (min(found), max(found)) if found else None
 
 
 def _amount(parameter: Parameter, wanted: str) -> tuple[Measured, Token | None]:
@@ -288,22 +311,29 @@ def compares(asked: Measured, value: Json, comparator: str | None) -> bool:
     below, above = _COMPARATORS.get(comparator or "", (True, True))
     if comparator in _COMPARATORS:
         return _open_ended(asked, number, upwards=below is not None, included=bool(below or above))
-    return _point(asked, number)
+    return _between(asked, number, number)
 
 
-def _point(asked: Measured, number: Decimal) -> bool:
+def _between(asked: Measured, low: Decimal, high: Decimal) -> bool:
+    """Whether what lies from `low` to `high`, both included, stands to the number asked for as the prefix says."""
     match asked.prefix:
-        case "eq" | "ap":
-            return asked.low <= number < asked.high or number == asked.number
+        case "eq":
+            return (asked.low <= low and high < asked.high) or low == high == asked.number
+        case "ap":
+            return (asked.low <= high and low < asked.high) or low == high == asked.number
         case "ne":
-            return not asked.low <= number < asked.high
-        case "gt" | "sa":
-            return number > asked.number
-        case "lt" | "eb":
-            return number < asked.number
+            return not (asked.low <= low and high < asked.high)
+        case "gt":
+            return high > asked.number
+        case "sa":
+            return low > asked.number
+        case "lt":
+            return low < asked.number
+        case "eb":
+            return high < asked.number
         case "ge":
-            return number >= asked.number
-    return number <= asked.number
+            return high >= asked.number
+    return low <= asked.number
 
 
 def _open_ended(asked: Measured, number: Decimal, *, upwards: bool, included: bool) -> bool:

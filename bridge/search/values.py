@@ -213,6 +213,14 @@ def decimal(value: Json) -> Decimal | None:
         return None
 
 
+def plain(text: str) -> Decimal | None:
+    """Returns the number that a text is, None for what is none."""
+    found = _NUMBER.fullmatch(text)
+    return (
+        Decimal(text) if found is not None and abs(int((found[3] or "e0")[1:])) <= _SMALL_EXPONENT else None
+    )
+
+
 def joined(texts: Sequence[str]) -> str:
     """Returns texts as one, for words that run over several elements."""
     return " ".join(t for t in texts if t)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.search import PARAMETERS
 from bridge.search.predicates import MODIFIERS
 from bridge.search.values import PREFIXES
-from tests.helpers import assert_outcome
+from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
 from tests.search.conftest import Library
-from tests.search.library import ABSENT, CATEGORY, LOINC
+from tests.search.library import ABSENT, CATEGORY, LOINC, observation
 
 GENDER = "http://hl7.org/fhir/administrative-gender"
 EVERYBODY = "anna bo chris dora empty"
@@ -385,3 +387,49 @@ def test_nothing_is_found_through_what_belongs_to_another(library: Library, kind
     )
     for query in queries:
         assert library.callers["jdoe"].found(query) == []
+
+
+SAMPLED = {
+    "value-quantity=2.6||mV": "",
+    "value-quantity=0||mV": "",
+    "value-quantity=2||mV": "flat",
+    "value-quantity=2e0||mV": "flat",
+    "value-quantity=gt5": "wave",
+    "value-quantity=gt6": "",
+    "value-quantity=ge6": "wave",
+    "value-quantity=lt1": "wave",
+    "value-quantity=lt-4": "",
+    "value-quantity=le-4": "wave",
+    "value-quantity=sa1": "flat",
+    "value-quantity=eb3": "flat",
+    "value-quantity=eb7": "flat wave",
+    "value-quantity=ne2": "wave",
+    "value-quantity=ap5": "wave",
+    "value-quantity=gt5||V": "",
+    "value-quantity:missing=false": "empty flat wave",
+    "combo-value-quantity=gt5": "part wave",
+    "component-value-quantity=10": "part",
+}
+
+
+def test_sampled_data_counts_from_its_least_to_its_greatest_value(esmith: Caller) -> None:
+    def sampled(data: str, **members: Any) -> dict[str, Any]:
+        origin = {"value": 2, "unit": "mV"}
+        return {
+            "valueSampledData": {"origin": origin, "period": 10, "dimensions": 1, "data": data, **members}
+        }
+
+    made = {
+        "wave": sampled("-3 E 0 L U 1", factor=2, lowerLimit=-2, upperLimit=2),
+        "flat": sampled("0 0 0.0"),
+        "empty": sampled("E E"),
+        "part": {"component": [{"code": {"text": "x"}, **sampled("8")}]},
+    }
+    names = {esmith.created(observation(n, DEMO_PATIENT, **members))["id"]: n for n, members in made.items()}
+    found = {
+        query: " ".join(
+            sorted(names[o["id"]] for o in esmith.found(f"Observation?patient={DEMO_PATIENT}&{query}"))
+        )
+        for query in SAMPLED
+    }
+    assert found == SAMPLED
