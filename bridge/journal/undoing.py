@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from bridge.errors import BridgeError, Conflict, UpstreamFailed, UpstreamTimeout
+from bridge.errors import BridgeError, Conflict, Throttled, UpstreamFailed, UpstreamTimeout
 from bridge.journal.entry import Step, mark
 from bridge.upstream import Client
 from mappings.values import Entity
@@ -59,7 +59,7 @@ def undo(
             left.append(Left(step, overtaken=True))
         except BridgeError as e:
             left.append(Left(step, overtaken=False))
-            in_vain = in_vain + 1 if isinstance(e, UpstreamFailed | UpstreamTimeout) else 0
+            in_vain = in_vain + 1 if isinstance(e, UpstreamFailed | UpstreamTimeout | Throttled) else 0
     return left
 
 
