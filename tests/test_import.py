@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from bridge import demo, wire
@@ -281,6 +283,78 @@ def test_a_long_chain_of_references_is_packed_in_its_order() -> None:
     waves = packed(chain, 100)
     assert [len(batches) for batches in waves] == [1, 1, 1]
     assert [i for (batch,) in waves for i in batch] == [str(i) for i in reversed(range(300))]
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> list[Json]:
+    """Resources that refer to each other without circles, in any order."""
+    kinds = draw(st.lists(st.sampled_from(["Patient", "Observation", "Organization"]), max_size=30))
+    resources = []
+    for at, kind in enumerate(kinds):
+        targets = draw(st.sets(st.integers(0, at - 1), max_size=3)) if at else set()
+        references = [{"reference": f"{kinds[t]}/{t}"} for t in sorted(targets)]
+        resources.append({"resourceType": kind, "id": str(at), "any": references})
+    return draw(st.permutations(resources))
+
+
+@given(inputs(), st.integers(1, 12))
+def test_each_goes_once_beside_or_after_what_it_refers_to(resources: list[Json], most: int) -> None:
+    waves = packed(resources, most)
+    place = {
+        one: (wave, at)
+        for wave, batches in enumerate(waves)
+        for at, batch in enumerate(batches)
+        for one in batch
+    }
+    assert sorted(one for batches in waves for batch in batches for one in batch) == sorted(
+        r["id"] for r in resources
+    )
+    assert all(len(batch) <= most for batches in waves for batch in batches)
+    for resource in resources:
+        for reference in resource["any"]:
+            target = place[reference["reference"].rpartition("/")[2]]
+            own = place[resource["id"]]
+            assert target == own or target[0] < own[0]
+
+
+SPOOLING = """
+import os, resource, sys
+from bridge.importing.contents import contents
+from bridge.importing.packing import pack
+from bridge.importing.spool import Spool
+with Spool() as spool:
+    for at in range(int(sys.argv[1])):
+        about = b'"subject": {"reference": "Patient/%d"}' % (at // 100 * 100)
+        kind = b"Observation" if at % 100 else b"Patient"
+        long = os.urandom(2000).hex().encode()
+        text = b'{"resourceType": "%b", "id": "%d", %b, "long": "%b"}' % (kind, at, about, long)
+        for unit in contents(text, ("Patient", "Observation")):
+            spool.add(unit, 0, at)
+    pack(spool, 200)
+    sent = 0
+    for batches in spool.batches():
+        for batch in batches:
+            for unit in spool.units(batch):
+                spool.settle(unit.n, "done", ["Patient/1"])
+                sent += 1
+print(sent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_input() -> None:
+    def most(resources: int) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", SPOOLING, str(resources)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        sent, mebibytes = map(int, done.stdout.split())
+        assert sent == resources
+        return mebibytes
+
+    assert most(5_000) <= most(500) + 8, "20 MB of input"
 
 
 def test_the_same_input_is_known_again_by_content_and_number_of_its_like() -> None:
