@@ -6,6 +6,7 @@ A new resource type needs nothing here as long as its entity type is in `HOMES`.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -384,8 +385,11 @@ def service_version(key: bytes, entity: Entity, residue: Residue) -> str:
 
     Rule: a number is what it is worth. SDKs in JavaScript write 100.0 and -0.0 as 100 and 0.
     """
-    canonical = orjson.dumps([_by_worth(entity), residue], default=wire.number, option=orjson.OPT_SORT_KEYS)
-    return envelope.version_tag(key, canonical)
+    content = orjson.dumps(entity, option=orjson.OPT_SORT_KEYS)
+    if _WHOLE_DOUBLE.search(content):
+        content = orjson.dumps(_by_worth(entity), option=orjson.OPT_SORT_KEYS)
+    kept = orjson.dumps(residue, default=wire.number, option=orjson.OPT_SORT_KEYS)
+    return envelope.version_tag(key, b"[%b,%b]" % (content, kept))
 
 
 def _by_worth(value: Json) -> Json:
@@ -399,6 +403,8 @@ def _by_worth(value: Json) -> Json:
 
 
 _EXACT = 2.0**53
+_WHOLE_DOUBLE = re.compile(rb"\.0[,}\]]")
+"""What there is in JSON text that holds an exact double without fraction."""
 
 
 def union(filters: Iterable[Entity]) -> Entity:

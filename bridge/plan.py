@@ -291,7 +291,7 @@ def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
         day = str(one.entity.get("valueDate", ""))[:8]
         security = orjson.dumps((resource.get("meta") or {}).get("security"), default=wire.number)
         group = (one.entity.get("patientId"), encounter or day, security)
-        size = len(wire.dump(resource))
+        size = len(orjson.dumps(resource, default=wire.number))
         if group in groups and (
             len(groups[group]) == CONTACT_SERVICES or sizes[group] + size > CONTACT_BYTES
         ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,22 +50,24 @@ class Reference:
         return str(self.holder["reference"])
 
 
-def references(resource: Resource) -> Iterator[Reference]:
-    """Yields every literal reference of a resource, those in extensions and contained resources too."""
-    yield from _walk(resource, resource.get("resourceType", ""), "")
+def references(resource: Resource) -> list[Reference]:
+    """Returns every literal reference of a resource, those in extensions and contained resources too."""
+    found: list[Reference] = []
+    _collect(resource, resource.get("resourceType", ""), "", found)
+    return found
 
 
-def _walk(value: Json, path: str, member: str) -> Iterator[Reference]:
+def _collect(value: Json, path: str, member: str, found: list[Reference]) -> None:
     if isinstance(value, dict):
         if isinstance(value.get("reference"), str):
-            yield Reference(path, member, value)
+            found.append(Reference(path, member, value))
         for name, inner in value.items():
             if isinstance(inner, (dict, list)):
-                yield from _walk(inner, f"{path}.{name}", name)
+                _collect(inner, f"{path}.{name}", name, found)
     else:
         for at, inner in enumerate(value):
             if isinstance(inner, (dict, list)):
-                yield from _walk(inner, f"{path}[{at}]", member)
+                _collect(inner, f"{path}[{at}]", member, found)
 
 
 @dataclass(slots=True)

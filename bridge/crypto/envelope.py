@@ -238,11 +238,12 @@ class _Decryption:
         self._plain = plain
 
     def entity(self, entity: Entity) -> Entity:
-        clear = {
-            name: value if name in _METADATA else self._value(value)
-            for name, value in entity.items()
-            if name not in ("encryptedSelf", "encryptedContent")
-        }
+        clear: Entity = {}
+        for name, value in entity.items():
+            if isinstance(value, (dict, list)) and name not in _METADATA:
+                clear[name] = self._value(value)
+            elif name not in ("encryptedSelf", "encryptedContent"):
+                clear[name] = value
         if entity.get("encryptedContent"):
             clear["content"] = self._open(entity["encryptedContent"])
         if entity.get("encryptedSelf"):

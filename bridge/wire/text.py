@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -102,7 +102,7 @@ def parse(body: bytes, *, max_depth: int = MAX_DEPTH) -> Resource:
     """
     text = _decode(body)
     hooks = _Hooks()
-    document = _load(text, hooks)
+    document = _load(text, hooks, hooks.members)
     if type(document) is not dict and not isinstance(document, _Repeated):
         raise _invalid("The body is not a JSON object.")
     if body.count(b"{") + body.count(b"[") > max_depth and _deeper_than(document, max_depth):
@@ -113,8 +113,11 @@ def parse(body: bytes, *, max_depth: int = MAX_DEPTH) -> Resource:
 
 
 def loads(text: str | bytes) -> Json:
-    """Returns the value that JSON text of our own writing says; its non-integer numbers are `Number`."""
-    return _load(text.decode() if isinstance(text, bytes) else text, _Hooks())
+    """Returns the value that JSON text of our own writing says; its non-integer numbers are `Number`.
+
+    Names that stand twice are not looked for.
+    """
+    return _load(text.decode() if isinstance(text, bytes) else text, _Hooks(), None)
 
 
 def _decode(body: bytes) -> str:
@@ -128,11 +131,11 @@ def _decode(body: bytes) -> str:
         raise _invalid(f"The body is not UTF-8: byte {e.start} cannot be read.") from None
 
 
-def _load(text: str, hooks: _Hooks) -> Json:
+def _load(text: str, hooks: _Hooks, members: Callable[[list[tuple[str, Any]]], Json] | None) -> Json:
     try:
         return json.loads(
             text,
-            object_pairs_hook=hooks.members,
+            object_pairs_hook=members,
             parse_float=hooks.decimal,
             parse_int=hooks.integer,
             parse_constant=hooks.constant,
