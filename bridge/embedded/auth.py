@@ -34,6 +34,8 @@ from bridge.embedded.store import Credential, Document, Store, View, Writing
 GROUP = "embedded"
 PASSWORD = ""
 """The name of the password among the credentials of a user."""
+TOKEN = "token:"
+"""Begins the name of a token among them."""
 PASSWORD_CLASS_LEVEL = 40
 JWT_SECONDS = 3600
 REFRESH_JWT_SECONDS = 86_400
@@ -119,16 +121,21 @@ def _candidates(view: View, name: str) -> Iterator[Document]:
             yield document
 
 
-def store_password(writing: Writing, user_id: str, password: str) -> None:
-    """Stores the hash of a new password; raises `BadRequest` when it is too short."""
+def check_password(password: str) -> None:
+    """Raises `BadRequest` when a password is too short."""
     if len(password) < SHORTEST_PASSWORD:
         raise BadRequest(f"Your password is too short: {SHORTEST_PASSWORD} characters at least")
+
+
+def store_password(writing: Writing, user_id: str, password: str) -> None:
+    """Stores the hash of a new password; raises `BadRequest` when it is too short."""
+    check_password(password)
     salt = _salt(writing, user_id)
     writing.set_credential(user_id, Credential(PASSWORD, salt, digest(password, salt), None))
 
 
 def store_token(writing: Writing, user: Entity, key: str, token: str, seconds: int) -> None:
-    """Stores a token in the place of the one with the same key and notes it on the user.
+    """Stores a token in the place of the one with the same key and notes it on the user, who loses those that expired.
 
     A validity of -1 seconds means forever; tokens of fewer than 10 characters live 10 minutes at most.
     """
@@ -141,7 +148,11 @@ def store_token(writing: Writing, user: Entity, key: str, token: str, seconds: i
     created = now_ms()
     expires = None if seconds == NEVER_EXPIRES else min(created + seconds * 1000, MAX_INTEGER)
     salt = _salt(writing, user["id"])
-    writing.set_credential(user["id"], Credential(f"token:{key}", salt, digest(token, salt), expires))
+    for known in writing.credentials(user["id"]):
+        if known.expires is not None and known.expires < created:
+            writing.remove_credential(user["id"], known.name)
+            user.get("authenticationTokens", {}).pop(known.name.removeprefix(TOKEN), None)
+    writing.set_credential(user["id"], Credential(f"{TOKEN}{key}", salt, digest(token, salt), expires))
     user.setdefault("authenticationTokens", {})[key] = {"creationTime": created, "validity": seconds}
 
 

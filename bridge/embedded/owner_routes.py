@@ -20,12 +20,13 @@ from bridge.embedded.entities import (
 )
 from bridge.embedded.errors import AccessDenied, BadRequest, Unknown
 from bridge.embedded.index import key
-from bridge.embedded.model import KEY_MEMBERS, Entity
+from bridge.embedded.model import KEY_MEMBERS, Entity, Shape, read, text
 from bridge.embedded.store import Document
 from bridge.embedded.users import group_of
 
 LEGACY_FINGERPRINT_LENGTH = 32
 TOKEN_SECONDS = 3600
+NEW_PASSWORD = Shape().has(text, "newPassword")
 STUB_MEMBERS = ("id", "rev", *KEY_MEMBERS, "parentId")
 
 
@@ -309,6 +310,44 @@ def user_routes() -> Blueprint:
         found = web.accounts().found_by("patientId", owner_id)
         return web.json([document.id for document in found])
 
+    @routes.get("")
+    def by_login() -> Response:
+        start = _start_key()
+        patients = request.args.get("skipPatients") == "false"
+        rows, following = web.accounts().page(start, web.limit(), patients=patients)
+        if following is None:
+            return web.page([row.body for row in rows], None)
+        return web.page([row.body for row in rows], following.id, following.entity["login"])
+
+    @routes.put("/current/hcparty/<party_id>")
+    def set_healthcare_party(party_id: str) -> Response:
+        return web.one(web.accounts().set_healthcare_party(party_id))
+
+    @routes.put("/<name>/properties")
+    def set_properties(name: str) -> Response:
+        return web.one(web.accounts().set_properties(name, web.body()))
+
+    @routes.put("/<name>/password")
+    def set_password(name: str) -> Response:
+        password = read(NEW_PASSWORD, web.body()).get("newPassword")
+        if password is None:
+            raise BadRequest("newPassword must be given")
+        return web.one(web.accounts().set_password(name, password))
+
+    @routes.put("/<name>/email")
+    def set_email(name: str) -> Response:
+        return _set(name, "email", web.argument("newEmail"), request.args.get("previousEmail"))
+
+    @routes.put("/<name>/mobilePhone")
+    def set_phone(name: str) -> Response:
+        return _set(
+            name, "mobilePhone", web.argument("newMobilePhone"), request.args.get("previousMobilePhone")
+        )
+
+    @routes.delete("/<name>/mobilePhone")
+    def remove_phone(name: str) -> Response:
+        return _set(name, "mobilePhone", None, request.args.get("previousMobilePhone"))
+
     @routes.post("/token/<name>/<key>")
     def create_token(name: str, key: str) -> Response:
         seconds = web.integer_argument("tokenValidity", TOKEN_SECONDS)
@@ -317,6 +356,20 @@ def user_routes() -> Blueprint:
         return Response(token, content_type="text/plain;charset=utf-8")
 
     return routes
+
+
+def _set(name: str, member: str, value: str | None, expected: str | None) -> Response:
+    return web.one(web.accounts().set(name, member, value, expected or None))
+
+
+def _start_key() -> str:
+    """Returns the login with which a page begins, which clients send as JSON or as it is."""
+    sent = request.args.get("startKey", "")
+    try:
+        key = orjson.loads(sent)
+    except orjson.JSONDecodeError:
+        return sent
+    return key if isinstance(key, str) else sent
 
 
 def all_routes() -> list[Blueprint]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ import orjson
 
 from bridge.embedded import index
 from bridge.embedded.access import Access, access
-from bridge.embedded.entities import DELEGATED, PATIENT, EntityType
+from bridge.embedded.entities import DELEGATED, EXCHANGE_DATA, EXCHANGE_DATA_MAP, PATIENT, EntityType
 from bridge.embedded.model import Entity
 
 DATABASE = "icure.sqlite"
@@ -72,6 +73,23 @@ CREATE TABLE credentials (
     PRIMARY KEY (user, name)
 ) WITHOUT ROWID;
 """
+CHANGES = """
+CREATE TABLE IF NOT EXISTS changes (
+    number   INTEGER PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    type     TEXT NOT NULL,
+    id       TEXT NOT NULL,
+    event    TEXT NOT NULL,
+    services TEXT,
+    gone     BLOB
+)
+"""
+CREATED, UPDATED, DELETED = "CREATE", "UPDATE", "DELETE"
+CHANGES_KEPT_MS = 24 * 3600 * 1000
+PRUNED_EVERY = 1000
+"""After so many changes up to twice as many old ones are removed."""
+SILENT = frozenset((EXCHANGE_DATA.name, EXCHANGE_DATA_MAP.name))
+"""Types whose changes nobody hears of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,21 @@ class Credential:
     """Epoch milliseconds; None for never."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write, as who listens is told of it."""
+
+    number: int
+    """Later writes have greater ones."""
+    type: str
+    id: str
+    event: str
+    services: dict[str, str] | None
+    """Of a Contact: the event of each Service that changed; None when all its Services have the Contact's event."""
+    gone: bytes | None
+    """JSON of the document before the write, where what the change is about is no longer in the store."""
+
+
 def _columns(row: tuple[Any, ...]) -> Document:
     identifier, rev, deleted, readers, writers, body = row
     return Document(identifier, rev, bool(deleted), Access(_keys(readers), _keys(writers)), body)
@@ -120,6 +153,17 @@ def next_rev(previous: str | None, content: bytes) -> str:
     generation = int(previous.split("-", 1)[0]) if previous else 0
     digest = hashlib.md5((previous or "").encode() + content, usedforsecurity=False)
     return f"{generation + 1}-{digest.hexdigest()}"
+
+
+def _changed_services(before: Entity, after: Entity) -> dict[str, str]:
+    """Returns by id what happened to the Services of a Contact; one that was undeleted has them all changed."""
+    old, new = index.newest_services(before), index.newest_services(after)
+    if "deletionDate" in before:
+        return dict.fromkeys(new, UPDATED)
+    events = {
+        key: UPDATED if key in old else CREATED for key, service in new.items() if old.get(key) != service
+    }
+    return events | dict.fromkeys(old.keys() - new.keys(), DELETED)
 
 
 class View:
@@ -180,6 +224,27 @@ class View:
         )
         return {service_id: (modified, contact_id) for service_id, modified, contact_id in rows}
 
+    def last_change(self) -> int:
+        """Returns the number of the last write, 0 when there was none."""
+        (number,) = self._connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()
+        return int(number)
+
+    def first_change(self) -> int:
+        """Returns the number of the first write that is still known, 0 when there is none."""
+        (number,) = self._connection.execute("SELECT coalesce(min(number), 0) FROM changes").fetchone()
+        return int(number)
+
+    def changes(self, after: int, most: int) -> list[Change]:
+        """Returns the first writes after a number, in their order."""
+        rows = self._connection.execute(
+            "SELECT number, type, id, event, services, gone FROM changes WHERE number > ? ORDER BY number LIMIT ?",
+            (after, most),
+        )
+        return [
+            Change(number, kind, entity_id, event, None if services is None else orjson.loads(services), gone)
+            for number, kind, entity_id, event, services, gone in rows
+        ]
+
     def credentials(self, user_id: str) -> list[Credential]:
         """Returns the hashed password and tokens of a user."""
         rows = self._connection.execute(
@@ -214,7 +279,9 @@ class Writing(View):
                 " WHERE type = ? AND id = ?",
                 (rev, *values, entity_type.name, entity["id"]),
             )
-        self._reindex(entity_type, previous.entity if previous else None, entity)
+        before = previous.entity if previous else None
+        self._reindex(entity_type, before, entity)
+        self._note(entity_type, before, entity, previous)
         return Document(entity["id"], rev, values[0], allowed, body)
 
     def purge(self, entity_type: EntityType, document: Document) -> None:
@@ -223,7 +290,10 @@ class Writing(View):
             "DELETE FROM documents WHERE type = ? AND id = ?", (entity_type.name, document.id)
         )
         self._connection.execute("DELETE FROM credentials WHERE user = ?", (document.id,))
-        self._reindex(entity_type, document.entity, None)
+        entity = document.entity
+        self._reindex(entity_type, entity, None)
+        if not document.deleted:
+            self._note(entity_type, entity, None, document)
 
     def set_credential(self, user_id: str, credential: Credential) -> None:
         """Puts a password or token of a user in the place of the one with the same name."""
@@ -231,6 +301,40 @@ class Writing(View):
             "REPLACE INTO credentials (user, name, salt, digest, expires) VALUES (?, ?, ?, ?, ?)",
             (user_id, credential.name, credential.salt, credential.digest, credential.expires),
         )
+
+    def remove_credential(self, user_id: str, name: str) -> None:
+        """Forgets a password or token of a user."""
+        self._connection.execute("DELETE FROM credentials WHERE user = ? AND name = ?", (user_id, name))
+
+    def _note(
+        self, entity_type: EntityType, before: Entity | None, after: Entity | None, previous: Document | None
+    ) -> None:
+        """Writes down that a document changed. An undeleted one counts as updated, as it was known before."""
+        deleted = after is None or "deletionDate" in after
+        if entity_type.name in SILENT or (deleted and previous is not None and previous.deleted):
+            return
+        services = None
+        if entity_type.name == "Contact" and before is not None and after is not None and not deleted:
+            services = _changed_services(before, after)
+        event = CREATED if before is None else DELETED if deleted else UPDATED
+        keeps = after is None or (services is not None and DELETED in services.values())
+        now = time.time_ns() // 1_000_000
+        number = self._connection.execute(
+            "INSERT INTO changes (at, type, id, event, services, gone) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                now,
+                entity_type.name,
+                (after or before or {})["id"],
+                event,
+                None if services is None else orjson.dumps(services).decode(),
+                previous.body if keeps and previous is not None else None,
+            ),
+        ).lastrowid
+        if number is not None and number % PRUNED_EVERY == 0:
+            self._connection.execute(
+                "DELETE FROM changes WHERE number IN (SELECT number FROM changes ORDER BY number LIMIT ?) AND at < ?",
+                (2 * PRUNED_EVERY, now - CHANGES_KEPT_MS),
+            )
 
     @staticmethod
     def _access(entity_type: EntityType, entity: Entity) -> Access:
@@ -390,6 +494,7 @@ class Store:
                 for statement in SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(CHANGES)
         except BaseException:
             connection.execute("ROLLBACK")
             raise

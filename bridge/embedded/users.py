@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from bridge.embedded import completion
 from bridge.embedded.auth import (
     GROUP,
+    check_password,
     find_user,
     new_token,
     now_ms,
@@ -22,10 +24,11 @@ from bridge.embedded.auth import (
 from bridge.embedded.documents import Documents, array
 from bridge.embedded.entities import USER, EntityType
 from bridge.embedded.errors import AccessDenied, BadRequest, Refused, Stale, Unknown
-from bridge.embedded.model import Entity, read
+from bridge.embedded.model import Entity, Shape, property_stubs, read
 from bridge.embedded.store import Document, View, Writing
 
 KEPT = "*"
+PROPERTIES = Shape().has(property_stubs, "properties")
 NAMES = (("email", "Email"), ("mobilePhone", "Phone"), ("login", "Login"))
 FORMS = {"email": re.compile(r".+@.+", re.DOTALL), "mobilePhone": re.compile(r"\+?[0-9]{6,20}")}
 BY_SERVER = ("authenticationTokens", "systemMetadata", "passwordHash", "created")
@@ -96,6 +99,46 @@ class Accounts(Documents):
             user["passwordHash"] = KEPT
         return writing.save(USER, user, previous)
 
+    def set(self, name: str, member: str, value: str | None, expected: str | None) -> Document:
+        """Returns the user with another e-mail or phone; raises `Stale` when the present one is not as expected."""
+        with self.store.writing() as writing:
+            user = self._own(writing, name).entity
+            if user.get(member) != expected:
+                raise Stale(f"{member} is not the expected one")
+            return self._write_changed(writing, user | {member: value or ""})
+
+    def set_password(self, name: str, password: str) -> Document:
+        """Returns the user, who logs in with another password from now on; raises `BadRequest`."""
+        check_password(password)
+        with self.store.writing() as writing:
+            return self._write_changed(writing, self._own(writing, name).entity | {"passwordHash": password})
+
+    def set_properties(self, name: str, sent: Any) -> Document:
+        """Returns the user with these properties in the place of those with the same identifier."""
+        stubs = read(PROPERTIES, {"properties": sent}).get("properties", [])
+        with self.store.writing() as writing:
+            user = self._own(writing, name).entity
+            known = {_identifier(stub): stub for stub in [*user.get("properties", []), *stubs]}
+            return self._write_changed(writing, user | {"properties": list(known.values())})
+
+    def set_healthcare_party(self, party_id: str) -> Document:
+        """Returns the caller's user, which is this HealthcareParty; only administrators become another one."""
+        with self.store.writing() as writing:
+            user = self._own(writing, self.caller.user_id).entity
+            if user.get("healthcarePartyId") != party_id:
+                self.caller.require_admin()
+            return self._write_changed(writing, user | {"healthcarePartyId": party_id})
+
+    def page(self, start: str, limit: int, *, patients: bool) -> tuple[list[Document], Document | None]:
+        """Returns users by login from `start` on, and the one with which the next page begins."""
+        self.caller.require_admin()
+        with self.store.reading() as view:
+            ids = view.ids("e.field = 'user.login' AND e.key >= ?", (start,), "key, item")
+            found = (document for at in ids if (document := view.get(USER, at)) is not None)
+            wanted = (one for one in found if patients or "patientId" not in one.entity)
+            rows = list(islice(wanted, limit + 1))
+        return rows[:limit], rows[limit] if len(rows) > limit else None
+
     @staticmethod
     def _undelete(writing: Writing, entity_type: EntityType, document: Document) -> Document:
         _check_free(writing, document.entity)
@@ -129,6 +172,12 @@ class Accounts(Documents):
         with self.store.reading() as view:
             ids = view.found(f"user.{member}", value)
         return self.read_all(USER, ids)
+
+
+def _identifier(stub: Entity) -> str | None:
+    """Returns the identifier of a property's type, by which two of them are the same."""
+    identifier: str | None = stub.get("type", {}).get("identifier")
+    return identifier or stub.get("id")
 
 
 def _new(sent: Any) -> tuple[Entity, str | None]:
