@@ -62,6 +62,21 @@ class Sdk:
             raise
         return sdk
 
+    @classmethod
+    def start_without_keys(cls, url: str, login: str, password: str) -> Self:
+        """Logs in somebody who need not be a data owner: only users and their like can be asked for."""
+        sdk = cls(
+            subprocess.Popen(
+                ["node", str(HERE / "driver.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        )
+        try:
+            sdk.call("loginWithoutKeys", url=url.rstrip("/"), login=login, password=password)
+        except BaseException:
+            sdk.close()
+            raise
+        return sdk
+
     def close(self) -> None:
         """Ends the Node process."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -182,6 +197,25 @@ class Sdk:
 
     def current_data_owner(self) -> dict[str, Any]:
         return self.call("currentDataOwner")
+
+    def create_user(self, user: dict[str, Any]) -> dict[str, Any]:
+        return self.call("createUser", user=user)
+
+    def get_user(self, user_id: str) -> dict[str, Any]:
+        return self.call("getUser", id=user_id)
+
+    def get_user_by_email(self, email: str) -> dict[str, Any]:
+        return self.call("getUserByEmail", email=email)
+
+    def find_users(self, **criteria: Any) -> list[dict[str, Any]]:
+        """Returns users; one criterion: patientId or ids."""
+        return self.call("findUsers", **criteria)
+
+    def update_user(self, user_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        return self.call("updateUser", id=user_id, changes=changes)
+
+    def delete_user(self, user_id: str) -> dict[str, Any]:
+        return self.call("deleteUser", id=user_id)
 
     def create_token(self, user_id: str, seconds: int) -> str:
         return self.call("createToken", userId=user_id, seconds=seconds)

@@ -32,13 +32,15 @@ class Person:
 
 @dataclass(frozen=True)
 class Server:
-    """An embedded store that listens on a port, with Alice and Bob, who are HCPs, and Paul, a patient."""
+    """An embedded store that listens on a port, with Alice and Bob, who are HCPs, Paul, a patient, and Root, an HCP
+    who administrates."""
 
     url: str
     store: Store
     alice: Person
     bob: Person
     paul: Person
+    root: Person
 
 
 class Quiet(WSGIRequestHandler):
@@ -57,18 +59,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     install()
     directory: Path = tmp_path_factory.mktemp("sdk")
     store = Store(directory)
-    alice, bob, paul = map(person, ("alice", "bob", "paul"))
-    for hcp in (alice, bob):
+    alice, bob, paul, root = map(person, ("alice", "bob", "paul", "root"))
+    for hcp in (alice, bob, root):
         party = {"id": hcp.data_owner_id, "firstName": hcp.login, "lastName": "Tester"} | hcp.announced()
         admin.create_healthcare_party(store, party)
-        admin.create_user(store, hcp.login, PASSWORD, data_owner_id=hcp.data_owner_id)
+        admin.create_user(store, hcp.login, PASSWORD, data_owner_id=hcp.data_owner_id, admin=hcp is root)
     admin.create_user(store, paul.login, PASSWORD, patient_id=paul.data_owner_id)
     listening = make_server(
         "127.0.0.1", 0, create_app(directory, store=store), threaded=True, request_handler=Quiet
     )
     thread = threading.Thread(target=listening.serve_forever)
     thread.start()
-    yield Server(f"http://127.0.0.1:{listening.port}", store, alice, bob, paul)
+    yield Server(f"http://127.0.0.1:{listening.port}", store, alice, bob, paul, root)
     listening.shutdown()
     thread.join()
     listening.server_close()
@@ -94,6 +96,11 @@ def log_in(server: Server) -> Iterator[Callable[[Person], Sdk]]:
 @pytest.fixture(scope="session")
 def alice(server: Server, log_in: Callable[[Person], Sdk]) -> Sdk:
     return log_in(server.alice)
+
+
+@pytest.fixture(scope="session")
+def root(server: Server, log_in: Callable[[Person], Sdk]) -> Sdk:
+    return log_in(server.root)
 
 
 @pytest.fixture(scope="session")

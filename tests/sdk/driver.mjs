@@ -98,6 +98,9 @@ const party = object(cardinal.HealthcareParty, {
   addresses: list(address),
 })
 
+const userType = { in: text => cardinal.UsersStatus[pascal(text.toLowerCase())], out: text => text.toUpperCase() }
+const user = object(cardinal.User, { identifier: identifiers, properties, status: userType })
+
 const KEY_ENTRY = 'org.taktik.icure.rsa.device.'
 const FINGERPRINT_LENGTH = 32
 let sdk = null
@@ -252,6 +255,32 @@ const commands = {
   },
   async currentDataOwner() {
     return plain(await sdk.dataOwner.getCurrentDataOwner())
+  },
+  // A user without data owner and without keys: the SDK's part that needs neither.
+  async loginWithoutKeys({ url, login, password }) {
+    const credentials = new AuthenticationMethod.UsingCredentials.UsernamePassword(login, password)
+    sdk = await cardinal.CardinalBaseSdk.initialize(undefined, url, credentials)
+    return plain(await sdk.user.getCurrentUser())
+  },
+  async createUser({ user: json }) {
+    return user.out(await sdk.user.createUser(user.in(json)))
+  },
+  async getUser({ id }) {
+    return user.out(await sdk.user.getUser(id))
+  },
+  async getUserByEmail({ email }) {
+    return user.out(await sdk.user.getUserByEmail(email))
+  },
+  async findUsers({ patientId, ids }) {
+    const filter = patientId !== undefined ? cardinal.UserFilters.byPatientId(patientId) : cardinal.UserFilters.byIds(ids)
+    return (await all(await sdk.user.filterUsersBy(filter))).map(user.out)
+  },
+  async updateUser({ id, changes }) {
+    const found = await sdk.user.getUser(id)
+    return user.out(await sdk.user.modifyUser(new cardinal.User({ ...found, ...pick(user.in(changes), changes) })))
+  },
+  async deleteUser({ id }) {
+    return plain(await sdk.user.deleteUser(await sdk.user.getUser(id)))
   },
   async createToken({ userId, seconds }) {
     return sdk.user.getToken(userId, crypto.randomUUID(), { tokenValidity: seconds })
