@@ -100,7 +100,9 @@ def test_what_a_file_holds_decides(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n \n", gzip.compress(b'{"a": 1}' * 1000)[:-12], b"\x1f\x8bno gzip"], ids=repr
+    "content",
+    [b"", b"\n \n", gzip.compress(b'{"a": 1}' * 1000)[:-12], b"\x1f\x8bno gzip"],
+    ids=["empty", "blank", "cut", "no gzip"],
 )
 def test_a_file_that_cannot_be_read_is_said_in_words(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.json"

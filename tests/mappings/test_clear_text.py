@@ -34,7 +34,7 @@ def in_clear_upstream(entity_type: str, entity: Entity) -> bytes:
     return orjson.dumps(encrypt(sent, KEY, DEFAULT_MANIFESTS[entity_type]))
 
 
-@pytest.mark.parametrize("resource_type", CLEAR.keys() & REGISTRY.keys())
+@pytest.mark.parametrize("resource_type", sorted(CLEAR.keys() & REGISTRY.keys()))
 def test_only_what_is_on_the_list_stays_in_clear(resource_type: str) -> None:
     mapping = REGISTRY[resource_type]
     canaries = Canaries()
@@ -50,7 +50,7 @@ def test_only_what_is_on_the_list_stays_in_clear(resource_type: str) -> None:
     assert len(allowed) > 10
 
 
-@pytest.mark.parametrize("resource_type", CLEAR.keys() & REGISTRY.keys())
+@pytest.mark.parametrize("resource_type", sorted(CLEAR.keys() & REGISTRY.keys()))
 def test_a_resource_full_of_canaries_comes_back_as_it_was_sent(resource_type: str) -> None:
     mapping = REGISTRY[resource_type]
     for resource in Canaries().variants(resource_type):
