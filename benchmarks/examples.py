@@ -8,6 +8,8 @@ from bridge import wire
 from mappings.values import Number
 
 SELF = "urn:uuid:7d0b6ab2-6a5e-4f6c-9d0e-3b1f6b6f7a10"
+EXAMPLE_NUMBER = b"12345"
+"""Stands in an identifier of every request."""
 UCUM = {"system": "http://unitsofmeasure.org", "code": "g/dL"}
 
 
@@ -32,7 +34,7 @@ def observation(subject: str, nth: int = 0) -> dict[str, Any]:
     low = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "code": "L"}
     return {
         "resourceType": "Observation",
-        "identifier": [{"system": "urn:oid:1.2.36.146.595.217.0.2", "value": f"lab-{nth}"}],
+        "identifier": [{"system": "urn:oid:1.2.36.146.595.217.0.2", "value": f"lab-12345-{nth}"}],
         "status": "final",
         "category": [{"coding": [{**category, "display": "Laboratory"}], "text": "Laboratory"}],
         "code": {"coding": [code], "text": "Hemoglobin"},
