@@ -201,6 +201,11 @@ class Client:
         found = self._found("GET", f"dataowner/stub/{_segment(data_owner_id)}")
         return found is not None and found.get("type") != "hcp"
 
+    def data_owners(self, ids: Sequence[str]) -> dict[str, Entity]:
+        """Returns by id those data owners that there are: `type` (hcp, patient, device) and `stub`, its key members."""
+        reply = self._list("POST", "dataowner/stub/byIds", {"ids": list(ids)}, safe=True) if ids else []
+        return {_known(one.get("stub"))["id"]: one for one in map(_an_object, reply)}
+
     def healthcare_parties(self, ids: Iterable[str]) -> list[Entity]:
         """Returns those HealthcareParty entities that there are."""
         return self.by_ids("hcparty", list(ids))
@@ -280,6 +285,12 @@ class Client:
     def create_batch(self, kind: str, entities: Sequence[Entity]) -> dict[str, Entity]:
         """Returns what was stored, by id. An entity that is missing in it was not stored."""
         return self._batch("POST", kind, entities)
+
+    def share(self, kind: str, requests: dict[str, Entity]) -> dict[str, Entity]:
+        """Returns the outcome of share requests, by entity id: the new rev, and the requests that were rejected."""
+        path, body = f"{kind}/bulkSharedMetadataUpdate", {"requestsByEntityId": requests}
+        reply = map(_an_object, self._list("PUT", path, body, kind=kind))
+        return {str(one.get("entityId")): one for one in reply}
 
     def delete(self, kind: str, entity_id: str, rev: str) -> str:
         """Soft-deletes and returns the new rev."""
@@ -400,10 +411,13 @@ def _json(response: requests.Response) -> Json:
 def _object(response: requests.Response) -> Entity:
     if not _succeeded(response):
         raise translate_status(response)
-    reply = _json(response)
-    if not isinstance(reply, dict):
+    return _an_object(_json(response))
+
+
+def _an_object(value: Json) -> Entity:
+    if not isinstance(value, dict):
         raise _not_understood()
-    return reply
+    return value
 
 
 def _known(entity: Json) -> Entity:

@@ -54,9 +54,15 @@ class NewMetadata:
 
 
 def new_metadata(
-    keyring: Keyring, type_name: str, owning_id: str | None = None, delegates: Iterable[str] = ()
+    keyring: Keyring,
+    type_name: str,
+    owning_id: str | None = None,
+    delegates: Iterable[str] = (),
+    readers: Iterable[str] = (),
 ) -> NewMetadata:
-    """Returns key, secret id and `securityMetadata` of a new entity; `delegates` may read and write it too.
+    """Returns key, secret id and `securityMetadata` of a new entity.
+
+    Besides the caller `delegates` may read and write it, `readers` may read it.
 
     `owning_id` is the Patient's id for what belongs to a Patient. May create exchange data upstream. Raises
     `KeyMissing` when the caller's own key is not loaded, `BusinessRule` when a delegate has no key.
@@ -64,7 +70,9 @@ def new_metadata(
     entity_key, secret_id = os.urandom(ENTITY_KEY_BYTES), str(uuid.uuid4())
     delegations: Entity = {}
     parents: Entity = {}
-    for delegate in dict.fromkeys((keyring.owner_id, *delegates)):
+    writers = dict.fromkeys(delegates, "WRITE")
+    permissions = {keyring.owner_id: "WRITE", **dict.fromkeys(readers, "READ"), **writers}
+    for delegate, permission in permissions.items():
         route = keyring.route_to(delegate, type_name)
         delegation: Entity = {
             **route.sides,
@@ -74,7 +82,7 @@ def new_metadata(
         if owning_id is not None:
             delegation["owningEntityIds"] = [route.exchange_key.seal(owning_id.encode())]
         name = route.exchange_key.delegation_key(type_name)
-        delegations[name] = {**delegation, **parents, "permissions": "WRITE"}
+        delegations[name] = {**delegation, **parents, "permissions": permission}
         parents = parents or {"parentDelegations": [name]}
     return NewMetadata({"secureDelegations": delegations}, entity_key, secret_id)
 

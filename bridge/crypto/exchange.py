@@ -69,12 +69,13 @@ class Directory(Protocol):
 class ExchangeKey:
     """One exchange data, opened when first needed: each of its secrets costs RSA once."""
 
-    __slots__ = ("_boxes", "_by_type", "_lock", "_own", "_secrets", "delegate", "delegator", "id")
+    __slots__ = ("_boxes", "_by_type", "_lock", "_own", "_secrets", "delegate", "delegator", "id", "readers")
 
     def __init__(self, document: Entity, keys: Iterable[OwnKey]) -> None:
         self.id: str = document["id"]
         self.delegator: str = document["delegator"]
         self.delegate: str = document["delegate"]
+        self.readers = _readers(document)
         self._own = {key.fingerprint: key for key in keys}
         self._boxes = _boxes(document, self._own)
         self._secrets: dict[str, bytes | None] = {}
@@ -125,8 +126,9 @@ class ExchangeKey:
 
     def comes_from(self, document: Entity) -> bool:
         """Whether this is what the document holds for the same keys."""
-        sides = document["delegator"], document["delegate"]
-        return (self.delegator, self.delegate) == sides and self._boxes == _boxes(document, self._own)
+        sides = document["delegator"], document["delegate"], _readers(document)
+        mine = self.delegator, self.delegate, self.readers
+        return mine == sides and self._boxes == _boxes(document, self._own)
 
     def verifies(self, document: Entity, delegator: str, delegate: str, own_keys: Sequence[OwnKey]) -> bool:
         """Whether `document`, of which this was made, was made by the holder of `own_keys` for this pair."""
@@ -225,6 +227,11 @@ def open_map(document: Entity, keys: Iterable[OwnKey]) -> str | None:
     """Returns the exchange data id in an exchange data map, None when no key opens it."""
     plain = _decrypt_first(_boxes_of(document, "encryptedExchangeDataIds", {k.fingerprint: k for k in keys}))
     return None if plain is None else plain.decode("utf-8", "replace")
+
+
+def _readers(document: Entity) -> frozenset[str]:
+    """Returns the fingerprints of all keys that open it."""
+    return frozenset(_by_fingerprint(document, "exchangeKey"))
 
 
 def _by_fingerprint(document: Entity, name: str) -> Mapping[str, object]:

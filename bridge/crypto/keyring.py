@@ -22,7 +22,7 @@ from bridge.crypto.primitives import AES_KEY_SIZES, Undecipherable, to_base64
 from bridge.errors import BusinessRule, KeyMissing
 from mappings.values import Entity, Json
 
-__all__ = ["Keyring", "Opened", "OwnKey", "Plain", "Route"]
+__all__ = ["Held", "Keyring", "Opened", "OwnKey", "Plain", "Route"]
 
 ACCESS_KEYS_PER_VALUE = 360
 
@@ -57,6 +57,43 @@ class Route:
 
     exchange_key: ExchangeKey
     sides: Mapping[str, str]
+    box: Mapping[str, str]
+    """Where one of the two is anonymous: the exchange data's id, encrypted for the keys of the one that is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A secure delegation in which the caller takes part."""
+
+    name: str
+    members: Entity = field(repr=False)
+    exchange_key: ExchangeKey | None
+    """None when no loaded key opens it."""
+
+    @property
+    def delegate(self) -> str | None:
+        """To whom it gives access; None when nobody says so."""
+        return self.exchange_key.delegate if self.exchange_key else self.members.get("delegate")
+
+    @property
+    def writes(self) -> bool:
+        """Whether it gives leave to write."""
+        return bool(self.members.get("permissions") == "WRITE")
+
+    def opened(self) -> Opened:
+        """Returns what it says of its entity: nothing when no key opens it."""
+        found = _Finds()
+        if self.exchange_key is not None:
+            found.take((self.name, self.members), self.exchange_key)
+        return found.opened()
+
+
+Fits = Callable[[ExchangeKey], bool]
+"""Says whether an exchange key will do."""
+
+
+def _any(exchange_key: ExchangeKey) -> bool:
+    return True
 
 
 class Keyring:
@@ -79,7 +116,8 @@ class Keyring:
         self._create_lock = lock
         self._lock = threading.Lock()
         self._shares: LRUCache[str, ExchangeKey] = LRUCache(CACHE_SIZE)
-        self._routes: LRUCache[tuple[str, str], Route] = LRUCache(CACHE_SIZE)
+        self._routes: LRUCache[str, Route] = LRUCache(CACHE_SIZE)
+        self._mapped: LRUCache[tuple[str, str], Route] = LRUCache(CACHE_SIZE)
 
     @property
     def directory(self) -> Directory:
@@ -142,47 +180,67 @@ class Keyring:
         """Returns the verified exchange key of the caller with itself. Raises `KeyMissing`."""
         return self.exchange_key_to(self.owner_id)
 
-    def exchange_key_to(self, delegate: str) -> ExchangeKey:
-        """Returns a verified exchange key to share with `delegate`, created where there is none.
+    def held(self, entity: Entity, type_name: str) -> list[Held]:
+        """Returns the secure delegations in which the caller, or an ancestor whose key is loaded, takes part."""
+        delegations = self._own_delegations(entity)
+        self._lookup.fetch(delegations, type_name)
+        found = [Held(d[0], d[1], self._lookup.at_hand(d, type_name)) for d in delegations]
+        return [one for one in found if one.exchange_key or self._is_named(one.members)]
 
-        Raises `KeyMissing` when the caller's own key is not loaded, `BusinessRule` when the delegate has no key.
+    def exchange_key_to(self, delegate: str, fits: Fits = _any) -> ExchangeKey:
+        """Returns a verified exchange key to share with `delegate`, created where there is none that fits.
+
+        One that is not at hand opens with every key that the delegate announces. Raises `KeyMissing` when the caller's
+        own key is not loaded, `BusinessRule` when the delegate has no key.
         """
-        with self._lock:
-            known = self._shares.get(delegate)
+        known = self._share(delegate, fits)
         if known is not None:
             return known
         with _CREATING[hash((self.owner_id, delegate)) % len(_CREATING)]:
-            with self._lock:
-                known = self._shares.get(delegate)
+            known = self._share(delegate, fits)
             if known is None:
-                known = self._verified(delegate) or self._created(delegate)
+                known = self._made(delegate, fits)
                 with self._lock:
                     self._shares[delegate] = known
             return known
 
-    def route_to(self, delegate: str, type_name: str) -> Route:
-        """Returns how to share an entity of this type with `delegate`; raises as `exchange_key_to`.
-
-        Where one of the two is anonymous, the other is to find the exchange data by a map, which is stored here.
-        """
+    def route(self, delegate: str, fits: Fits = _any) -> Route:
+        """Returns how to share with `delegate`; raises as `exchange_key_to`."""
+        exchange_key = self.exchange_key_to(delegate, fits)
         with self._lock:
-            known = self._routes.get((delegate, type_name))
+            known = self._routes.get(exchange_key.id)
         if known is not None:
             return known
-        exchange_key = self.exchange_key_to(delegate)
         here, there = not self.anonymous, not self._is_anonymous(delegate)
         sides = {"delegator": self.owner_id} if here else {}
         if there:
             sides["delegate"] = delegate
+        box: Mapping[str, str] = {}
         if here and there:
             sides["exchangeDataId"] = exchange_key.id
         elif here or there:
             readers = [own.public for own in self._own_keys()] if here else self._public_keys(delegate)
             box = exchange.encrypt_for(readers, exchange_key.id.encode())
-            self.directory.create_exchange_data_maps({exchange_key.access_control_key(type_name).hex(): box})
-        route = Route(exchange_key, sides)
+        route = Route(exchange_key, sides, box)
         with self._lock:
-            self._routes[delegate, type_name] = route
+            self._routes[exchange_key.id] = route
+        return route
+
+    def route_to(self, delegate: str, type_name: str) -> Route:
+        """Returns how a new entity of this type names `delegate`; raises as `exchange_key_to`.
+
+        Where one of the two is anonymous, the other is to find the exchange data by a map, which is stored here.
+        """
+        with self._lock:
+            known = self._mapped.get((delegate, type_name))
+        if known is not None:
+            return known
+        route = self.route(delegate)
+        if route.box:
+            access_key = route.exchange_key.access_control_key(type_name).hex()
+            self.directory.create_exchange_data_maps({access_key: dict(route.box)})
+        with self._lock:
+            self._mapped[delegate, type_name] = route
         return route
 
     def drop(self) -> None:
@@ -191,6 +249,7 @@ class Keyring:
             self._keys = {}
             self._shares.clear()
             self._routes.clear()
+            self._mapped.clear()
         self._lookup.drop()
 
     def __repr__(self) -> str:
@@ -219,23 +278,42 @@ class Keyring:
             raise KeyMissing("No key of the caller's own data owner is loaded; it is needed for writing.")
         return own
 
-    def _verified(self, delegate: str) -> ExchangeKey | None:
+    def _is_named(self, delegation: Entity) -> bool:
+        return not self.owners.isdisjoint((delegation.get("delegator"), delegation.get("delegate")))
+
+    def _share(self, delegate: str, fits: Fits) -> ExchangeKey | None:
+        with self._lock:
+            known = self._shares.get(delegate)
+        return known if known is not None and fits(known) else None
+
+    def _made(self, delegate: str, fits: Fits) -> ExchangeKey:
+        """Returns exchange data that was made before and fits, else new one."""
+        own = self._own_keys()
+        others = () if delegate == self.owner_id else self._public_keys(delegate)
+        readers = {key.fingerprint for key in others}
+
+        def covers(exchange_key: ExchangeKey) -> bool:
+            return readers <= exchange_key.readers and fits(exchange_key)
+
+        return self._verified(delegate, covers) or self._created(delegate, own, others, covers)
+
+    def _verified(self, delegate: str, fits: Fits) -> ExchangeKey | None:
         own = self._own_keys()
         documents = self.directory.exchange_data_between(self.owner_id, delegate)
         for document in sorted(documents, key=lambda document: str(document["id"])):
             if document.get("deletionDate"):
                 continue
             exchange_key = self._lookup.remember(document)
-            if exchange_key.verifies(document, self.owner_id, delegate, own):
+            if exchange_key.verifies(document, self.owner_id, delegate, own) and fits(exchange_key):
                 return exchange_key
         return None
 
-    def _created(self, delegate: str) -> ExchangeKey:
-        own = self._own_keys()
-        others = () if delegate == self.owner_id else self._public_keys(delegate)
+    def _created(
+        self, delegate: str, own: Sequence[OwnKey], others: Sequence[PublicKey], fits: Fits
+    ) -> ExchangeKey:
         name = f"exchange data {self.owner_id} {delegate}"
         with self._create_lock(name) if self._create_lock else nullcontext():
-            made_meanwhile = self._verified(delegate) if self._create_lock else None
+            made_meanwhile = self._verified(delegate, fits) if self._create_lock else None
             if made_meanwhile is not None:
                 return made_meanwhile
             document, exchange_key = exchange.create(self.owner_id, delegate, own, others)

@@ -125,7 +125,7 @@ def create(resource_type: str) -> Response:
 @bp.post("/Patient/<logical_id>/$everything")
 def everything(logical_id: str) -> Response:
     """FHIR $everything. https://hl7.org/fhir/R4/patient-operation-everything.html"""
-    asked, _, _ = _instance("Patient", logical_id)
+    asked, _, _ = instance("Patient", logical_id)
     return fhir(operations.everything(asked, logical_id, _parameters()))
 
 
@@ -149,13 +149,13 @@ def validate(resource_type: str, logical_id: str | None = None) -> Response:
 @bp.get("/<resource_type>/<logical_id>")
 def read(resource_type: str, logical_id: str) -> Response:
     """FHIR read, conditional with `If-None-Match` and `If-Modified-Since`. https://hl7.org/fhir/R4/http.html#read"""
-    return write_unless_known(_shortened(interactions.read(*_instance(resource_type, logical_id))))
+    return write_unless_known(_shortened(interactions.read(*instance(resource_type, logical_id))))
 
 
 @bp.get("/<resource_type>/<logical_id>/_history/<version>")
 def vread(resource_type: str, logical_id: str, version: str) -> Response:
     """FHIR vread, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#vread"""
-    return write_unless_known(_shortened(interactions.vread(*_instance(resource_type, logical_id), version)))
+    return write_unless_known(_shortened(interactions.vread(*instance(resource_type, logical_id), version)))
 
 
 def _shortened(answer: Answer) -> Answer:
@@ -172,13 +172,13 @@ def _shortened(answer: Answer) -> Answer:
 @bp.get("/<resource_type>/<logical_id>/_history")
 def history(resource_type: str, logical_id: str) -> Response:
     """FHIR history of an instance, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#history"""
-    return fhir(bundles.history(base_url(), interactions.history(*_instance(resource_type, logical_id))))
+    return fhir(bundles.history(base_url(), interactions.history(*instance(resource_type, logical_id))))
 
 
 @bp.put("/<resource_type>/<logical_id>")
 def update(resource_type: str, logical_id: str) -> Response:
     """FHIR update. https://hl7.org/fhir/R4/http.html#update"""
-    asked, _, _ = _instance(resource_type, logical_id)
+    asked, _, _ = instance(resource_type, logical_id)
     one = _incoming(asked, resource_type)
     if one.resource.get("id") != logical_id:
         raise Invalid("The id in the resource must be the one in the URL.", f"{resource_type}.id")
@@ -195,7 +195,7 @@ def update_where(resource_type: str) -> Response:
 @bp.patch("/<resource_type>/<logical_id>")
 def patch(resource_type: str, logical_id: str) -> Response:
     """FHIR patch. https://hl7.org/fhir/R4/http.html#patch"""
-    asked, _, _ = _instance(resource_type, logical_id)
+    asked, _, _ = instance(resource_type, logical_id)
     return write(interactions.patch(asked, resource_type, logical_id, _patch(), if_match()))
 
 
@@ -209,7 +209,7 @@ def patch_where(resource_type: str) -> Response:
 @bp.delete("/<resource_type>/<logical_id>")
 def delete(resource_type: str, logical_id: str) -> Response:
     """FHIR delete. https://hl7.org/fhir/R4/http.html#delete"""
-    return write(interactions.delete(*_instance(resource_type, logical_id), if_match()))
+    return write(interactions.delete(*instance(resource_type, logical_id), if_match()))
 
 
 @bp.delete("/<resource_type>", strict_slashes=False)
@@ -229,7 +229,8 @@ def _parameters() -> list[tuple[str, str]]:
     return [*arguments(), *(operations.said_in(wire.parse(sent)) if sent else ())]
 
 
-def _instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
+def instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
+    """Returns the scope of a request about one resource, its type and its id. Raises `NotFound` for what is no id."""
     asked = _scope(resource_type)
     if not _ID.fullmatch(logical_id):
         raise NotFound("This is neither an id that FHIR allows nor an operation that is served here.")

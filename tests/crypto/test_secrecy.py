@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 import bridge.crypto
-from bridge.crypto import envelope, exchange
+from bridge.crypto import envelope, exchange, sharing
 from bridge.crypto.keyring import Keyring, Opened, Route
 from bridge.crypto.keys import OwnKey, PrivateKey, PublicKey
 from bridge.crypto.lookup import Lookup
@@ -39,6 +39,7 @@ def holders(world, key):
     own = ann.keys[0]
     objects = [
         *(ring, ring._lookup, metadata, opened, made, ring.route_to(bob.id, "Patient")),
+        *(*ring.held(entity, "Patient"), sharing.Wish(bob.id, frozenset(), writes=True)),
         *(own, own.private, own.public),
     ]
     secrets = [
