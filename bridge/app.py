@@ -17,7 +17,7 @@ from bridge.crypto.manifest import load_manifests
 from bridge.embedded import create_app as create_embedded
 from bridge.embedded.adapter import InProcess
 from bridge.keychain import Keychain
-from bridge.routes import fhir, health, keychain, sharing
+from bridge.routes import fhir, health, keychain, sharing, users
 from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
 from bridge.state import Backend, Sqlite, State, deployment_secret
@@ -47,7 +47,7 @@ def create_app(config: Config) -> Flask:
         keychain=Keychain(state, secret, config),
         manifests=load_manifests(config.encrypted_fields_file),
     )
-    for blueprint in (fhir.bp, sharing.bp, keychain.bp, health.bp):
+    for blueprint in (fhir.bp, sharing.bp, keychain.bp, users.bp, health.bp):
         app.register_blueprint(blueprint)
     if config.cors_origins:
         CORS(

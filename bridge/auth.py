@@ -52,14 +52,24 @@ class Caller:
         return tuple(dict.fromkeys(d for d in wanted if d != self.data_owner_id))
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A verified iCure user, data owner or not."""
+
+    user_id: str
+    client: Client = field(repr=False)
+    caller: Caller | None = None
+    """None for a user who owns no data."""
+
+
 class Authenticator:
     """Turns an Authorization header into a caller."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._hmac_key = secrets.token_bytes(32)
-        self._remembered: TTLCache[object, Caller] = TTLCache(maxsize=4096, ttl=REMEMBER_SECONDS)
-        self._identify = cached(
+        self._remembered: TTLCache[object, Login] = TTLCache(maxsize=4096, ttl=REMEMBER_SECONDS)
+        self._login = cached(
             self._remembered, key=lambda credential: hashkey(credential.id), condition=threading.Condition()
         )(self._verify)
 
@@ -84,9 +94,18 @@ class Authenticator:
 
     def identify(self, credential: Credential) -> Caller:
         """Returns the caller. Raises `NotLoggedIn`, or `Forbidden` for a user who is no data owner."""
-        return self._identify(credential)
+        caller = self._login(credential).caller
+        if caller is None:
+            raise Forbidden(
+                "This user is neither a healthcare party, a patient nor a device: it owns no data."
+            )
+        return caller
 
-    def _verify(self, credential: Credential) -> Caller:
+    def login(self, credential: Credential) -> Login:
+        """Returns the user, who need not be a data owner. Raises `NotLoggedIn`."""
+        return self._login(credential)
+
+    def _verify(self, credential: Credential) -> Login:
         if credential.login is None:
             tokens = Tokens(credential.secret.decode())
         else:
@@ -96,7 +115,7 @@ class Authenticator:
         user = client.current_user()
         for member, kind in _OWNERS:
             if data_owner_id := user.get(member):
-                return Caller(
+                caller = Caller(
                     user_id=user["id"],
                     data_owner_id=data_owner_id,
                     anonymous=kind != "hcp",
@@ -104,7 +123,8 @@ class Authenticator:
                     auto_delegations={k: list(v) for k, v in (user.get("autoDelegations") or {}).items()},
                     client=client,
                 )
-        raise Forbidden("This user is neither a healthcare party, a patient nor a device: it owns no data.")
+                return Login(user["id"], client, caller)
+        return Login(user["id"], client)
 
 
 def _ancestors(client: Client, data_owner_id: str) -> tuple[str, ...]:

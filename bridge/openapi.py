@@ -18,6 +18,7 @@ from bridge.operations import EVERYTHING, MODES
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from bridge.search import CONTROLS, parameters
 from bridge.search.query import SUMMARIES, TOTALS
+from bridge.users import FINDING, FORMS, SHORTEST_PASSWORD
 from bridge.wire import FHIR_JSON
 from mappings import REGISTRY
 
@@ -42,6 +43,31 @@ KEYCHAIN: Schema = {
         "expiresAt": {"type": "string", "format": "date-time"},
         "fingerprint": TEXT,
         "fingerprints": {"type": "array", "items": TEXT},
+    },
+}
+USER: Schema = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string", "minLength": 1} for name in FORMS if name != "autoDelegations"},
+        "autoDelegations": {"type": "object", "additionalProperties": {"type": "array", "items": TEXT}},
+        "password": {"type": "string", "minLength": SHORTEST_PASSWORD, "writeOnly": True},
+    },
+}
+NEW_TOKEN: Schema = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": r"^[A-Za-z0-9_\-]{1,100}$"},
+        "seconds": {"type": "integer", "minimum": 1, "description": "-1 for ever."},
+    },
+}
+TOKEN: Schema = {
+    "type": "object",
+    "required": ["name", "createdAt"],
+    "properties": {
+        "name": TEXT,
+        "token": TEXT,
+        "createdAt": {"type": "string", "format": "date-time"},
+        "expiresAt": {"type": "string", "format": "date-time"},
     },
 }
 OPERATIONS = ("everything", "last_n")
@@ -102,6 +128,8 @@ HEADERS: dict[str, Schema] = {
     "delete_where": _CHANGE,
     "search_type": {"Prefer": HANDLING},
     "search_form": {"Prefer": HANDLING},
+    "update_user": {"If-Match": ETAG},
+    "delete_user": {"If-Match": ETAG},
 }
 """Request headers, by endpoint."""
 
@@ -127,11 +155,21 @@ RESPONSES: dict[str, dict[str, str | None]] = {
     "load": {"200": "Keychain"},
     "loaded": {"200": "Keychain"},
     "unload": {"204": None},
+    "find_users": {"200": "Users"},
+    "create_user": {"201": "User"},
+    "read_user": {"200": "User"},
+    "update_user": {"200": "User"},
+    "delete_user": {"204": None},
+    "find_tokens": {"200": "Tokens"},
+    "create_token": {"201": "Token"},
+    "end_token": {"204": None},
     "ready": {"200": "Object", "503": "Object"},
 }
 """What is answered by status, by endpoint: the name of a schema, None for no body. For others: a resource."""
-PLAIN = {"Object", "Keychain"}
+PLAIN = {"Object", "Keychain", "User", "Users", "Token", "Tokens"}
 """What is no FHIR."""
+BODIES = {"load": "Key", "create_user": "User", "update_user": "User", "create_token": "NewToken"}
+"""What is sent that is no FHIR, by endpoint."""
 WORDS = {
     "200": "Done.",
     "201": "Created.",
@@ -179,9 +217,20 @@ def _schemas() -> dict[str, Schema]:
         "Object": {"type": "object"},
         "Key": KEY,
         "Keychain": KEYCHAIN,
+        "User": USER,
+        "Users": _listing("users", "User", next=TEXT),
+        "NewToken": NEW_TOKEN,
+        "Token": TOKEN,
+        "Tokens": _listing("tokens", "Token"),
         "JsonPatch": PATCH,
         "MergePatch": {"type": "object", "additionalProperties": True},
     }
+
+
+def _listing(name: str, item: str, **others: Schema) -> Schema:
+    """Returns the schema of an object that lists these."""
+    listed = {name: {"type": "array", "items": _ref(item)}}
+    return {"type": "object", "required": [name], "properties": {**listed, **others}}
 
 
 def _resource(kinds: list[str] | None = None) -> Schema:
@@ -242,6 +291,8 @@ def _names(rule: Rule) -> list[str]:
 
 
 def _query(rule: Rule, endpoint: str, kind: str | None) -> dict[str, Schema]:
+    if endpoint == "find_users":
+        return {**dict.fromkeys(FINDING, TEXT), "limit": {"type": "integer", "minimum": 1}, "start": TEXT}
     if "/fhir/" not in rule.rule or endpoint == "smart_configuration":
         return {}
     shown = {"_format": FORMAT, "_pretty": PRETTY}
@@ -280,8 +331,8 @@ def _responses(rule: Rule, endpoint: str) -> Schema:
 
 
 def _body(endpoint: str, method: str, kind: str | None) -> Schema:
-    if endpoint == "load":
-        return {JSON: {"schema": _ref("Key")}}
+    if endpoint in BODIES:
+        return {JSON: {"schema": _ref(BODIES[endpoint])}}
     if endpoint == "search_form":
         fields = {**_criteria(kind), **_CONTROLS}
         return {FORM: {"schema": {"type": "object", "properties": fields}}}

@@ -210,6 +210,28 @@ class Client:
         """Returns those HealthcareParty entities that there are."""
         return self.by_ids("hcparty", list(ids))
 
+    def user_by(self, member: str, value: str) -> Entity | None:
+        """Returns the user with this `Email` or `PhoneNumber`, None when there is none."""
+        found = self._found("GET", f"user/by{member}/{_segment(value)}")
+        return None if found is None else _known(found)
+
+    def users(self, filter_: Entity, start: str, limit: int) -> tuple[list[Entity], str]:
+        """Returns users that a filter finds, from id `start` on, and the id with which the next page begins."""
+        query = f"limit={limit}" + (f"&startDocumentId={quote(start, safe='')}" if start else "")
+        return _page(self._entity("POST", "user/filter", {"filter": filter_}, safe=True, query=query))
+
+    def users_by_login(self, start: str, limit: int) -> list[Entity]:
+        """Returns users by login, from this one on."""
+        key = quote(orjson.dumps(start), safe="")
+        query = f"startKey={key}&limit={limit}&skipPatients=false"
+        return _page(self._entity("GET", "user", safe=True, query=query))[0]
+
+    def create_token(self, user_id: str, name: str, seconds: int) -> str:
+        """Returns a new token of a user in clear; it replaces the one with the same name."""
+        path = f"user/token/{_segment(user_id)}/{_segment(name)}"
+        response = self._checked("POST", path, query=f"tokenValidity={seconds}")
+        return _token(response.text.strip().strip('"'))
+
     # exchange data (bridge.crypto.exchange.Directory)
 
     def exchange_data(self, ids: Sequence[str]) -> list[Entity]:
@@ -227,12 +249,9 @@ class Client:
         while True:
             path = f"exchangedata/byParticipant/{_segment(participant)}"
             query = f"limit={PAGE}" + (f"&startDocumentId={quote(start, safe='')}" if start else "")
-            page = self._entity("GET", path, safe=True, query=query)
-            rows, next_key = page.get("rows", []), page.get("nextKeyPair") or {}
-            if not isinstance(rows, list) or not isinstance(next_key, dict):
-                raise _not_understood()
-            yield from map(_known, rows)
-            before, start = start, str(next_key.get("startKeyDocId") or "")
+            rows, following = _page(self._entity("GET", path, safe=True, query=query))
+            yield from rows
+            before, start = start, following
             if not start:
                 return
             if start == before:
@@ -425,6 +444,14 @@ def _known(entity: Json) -> Entity:
     if not isinstance(entity, dict) or not isinstance(entity.get("id"), str):
         raise _not_understood()
     return entity
+
+
+def _page(page: Entity) -> tuple[list[Entity], str]:
+    """Returns the entities of a page, and the id with which the next begins, empty for none."""
+    rows, next_key = page.get("rows", []), page.get("nextKeyPair") or {}
+    if not isinstance(rows, list) or not isinstance(next_key, dict):
+        raise _not_understood()
+    return list(map(_known, rows)), str(next_key.get("startKeyDocId") or "")
 
 
 def _written(sent: Entity, stored: Json) -> Entity:

@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("journal", "contacts"),
     ("interactions",),
     ("once",),
-    ("operations",),
+    ("operations", "users"),
     ("sharing",),
     ("bundle", "capability", "logs"),
     ("openapi",),
@@ -47,6 +47,7 @@ NARROW: dict[str, set[str]] = {
     "journal": {"plan", "scope", "state", "upstream", "config", "errors"},
     "logs": {"search", "errors"},
 }
+    "users": {"homes", "upstream", "errors"},
 """Parts that may import no more than this, although more is lower."""
 TOP = {"app", "server", "demo", "cli"}
 """Where parts meet; nobody imports these but they each other."""
