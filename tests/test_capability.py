@@ -83,7 +83,9 @@ def test_it_lists_the_types_that_are_served(statement: Resource) -> None:
     assert [r["type"] for r in statement["rest"][0]["resource"]] == list(REGISTRY)
 
 
-@pytest.mark.parametrize("kind", ["Medication", "Encounter", "Binary", "Bundle", "Parameters", "Nonsense", "patient"])
+@pytest.mark.parametrize(
+    "kind", ["Medication", "Encounter", "Binary", "Bundle", "Parameters", "Nonsense", "patient"]
+)
 def test_other_types_are_refused(caller: Caller, kind: str) -> None:
     assert_outcome(caller.get(kind), 404)
     assert_outcome(caller.get(f"{kind}/1"), 404)
