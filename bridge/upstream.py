@@ -230,7 +230,10 @@ class Client:
         """Returns a new token of a user in clear; it replaces the one with the same name."""
         path = f"user/token/{_segment(user_id)}/{_segment(name)}"
         response = self._checked("POST", path, query=f"tokenValidity={seconds}")
-        return _token(response.text.strip().strip('"'))
+        secret = response.text.strip().strip('"')
+        if not re.fullmatch(r"[\w.~+/=\-]{6,}", secret, re.ASCII):
+            raise _not_understood()
+        return secret
 
     # exchange data (bridge.crypto.exchange.Directory)
 
