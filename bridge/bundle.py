@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 from http import HTTPStatus
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from bridge import interactions, operations, search, wire
 from bridge.conditions import alone, match, read_condition
@@ -321,7 +321,8 @@ def _read(scope: Scope, entry: Entry) -> Answer:
         case [logical_id, "$everything"] if kind == "Patient":
             return Answer(200, operations.everything(scope, logical_id, arguments))
         case [logical_id, "_history"]:
-            return Answer(200, history(scope.base, interactions.history(scope, kind, logical_id)))
+            versions = interactions.history(scope, kind, logical_id)
+            return Answer(200, history(scope.base, versions, f"{kind}/{logical_id}", arguments))
         case [logical_id, "_history", version]:
             return _unless_known(entry, interactions.vread(scope, kind, logical_id, version))
     raise NotFound("There is no such route.")
@@ -366,8 +367,40 @@ def _status(status: int) -> str:
     return f"{status} {HTTPStatus(status).phrase}"
 
 
-def history(base: str, records: Sequence[Record]) -> Resource:
-    """Returns the history of a resource. https://hl7.org/fhir/R4/bundle.html#history"""
+def history(
+    base: str, records: Sequence[Record], location: str, asked: Iterable[tuple[str, str]] = ()
+) -> Resource:
+    """Returns the history of a resource: of `_since` and later, `_count` at once.
+
+    Raises `Invalid` for what neither can be. https://hl7.org/fhir/R4/http.html#history
+    """
+    said = {name: value for name, value in asked if name in ("_since", "_count", "_offset")}
+    if "_since" in said:
+        span = moment(said["_since"], UTC)
+        if span is None:
+            raise Invalid("_since must be an instant, e.g. 2026-11-21T12:00:00Z.")
+        records = [r for r in records if r.modified is None or r.modified * 1000 >= span.low]
+    for name in said.keys() - {"_since"}:
+        if not re.fullmatch("[0-9]{1,9}", said[name]):
+            raise Invalid(f"{name} must be a whole number.")
+    first = int(said.get("_offset", 0))
+    after = first + int(said.get("_count", len(records)))
+    links = {"self": said} | (
+        {"next": {**said, "_offset": str(after)}} if first < after < len(records) else {}
+    )
+    return {
+        "resourceType": "Bundle",
+        "type": "history",
+        "total": len(records),
+        "link": [
+            {"relation": relation, "url": f"{base}/{location}/_history{'?' * bool(query)}{urlencode(query)}"}
+            for relation, query in links.items()
+        ],
+        "entry": _versions(base, records[first:after]),
+    }
+
+
+def _versions(base: str, records: Iterable[Record]) -> list[Resource]:
     entries = []
     for record in records:
         entry: Resource = {"fullUrl": f"{base}/{record.location}"}
@@ -381,4 +414,4 @@ def history(base: str, records: Sequence[Record]) -> Resource:
             response["lastModified"] = instant(record.modified)
         entry |= {"request": {"method": method, "url": record.location}, "response": response}
         entries.append(entry)
-    return {"resourceType": "Bundle", "type": "history", "total": len(entries), "entry": entries}
+    return entries

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
 import pytest
 
-from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
+from bridge.bundle import history
+from bridge.interactions import find
+from tests.helpers import DEMO_PATIENT, Caller, assert_outcome, basic
 
 JSON_PATCH = {"Content_Type": "application/json-patch+json"}
 
@@ -392,6 +395,38 @@ def test_the_history_holds_the_versions_that_icure_keeps(esmith: Caller) -> None
     deleted = esmith.get(f"{url(other)}/_history").json
     assert deleted["entry"][0]["request"]["method"] == "DELETE"
     assert_outcome(esmith.get("Patient/nobody/_history"), 404)
+
+
+def test_a_history_comes_in_pages_and_from_an_instant_on(esmith: Caller) -> None:
+    """Several versions of one resource are rare in iCure, so several resources stand for them."""
+    scope = esmith.app.extensions["bridge"].scope(basic(esmith.account), "base")
+    ids = [esmith.created(observation())["id"] for _ in range(3)]
+    records = [find(scope, "Observation", one) for one in reversed(ids)]
+    versions = [record for record in records if record is not None]
+
+    def page(query: str) -> dict[str, Any]:
+        return history("base", versions, "Observation/1", parse_qsl(query, keep_blank_values=True))
+
+    whole = page("")
+    assert [link["url"] for link in whole["link"]] == ["base/Observation/1/_history"]
+    assert (whole["total"], len(whole["entry"])) == (3, 3)
+    paged, query = [], "_count=2"
+    while query:
+        part = page(query)
+        paged.append(part["entry"])
+        urls = [link["url"] for link in part["link"] if link["relation"] == "next"]
+        query = urls[0].partition("?")[2] if urls else ""
+    assert paged == [whole["entry"][:2], whole["entry"][2:]]
+    since = quote(versions[1].resource["meta"]["lastUpdated"])
+    assert page(f"_since={since}")["entry"] == whole["entry"][:2]
+    assert page("_count=0")["entry"] == []
+
+
+@pytest.mark.parametrize("wrong", ["_since=soon", "_since=", "_count=-1", "_count=many", "_count="])
+def test_a_history_is_asked_for_in_instants_and_numbers(esmith: Caller, wrong: str) -> None:
+    created = esmith.created(observation())
+    assert_outcome(esmith.get(f"{url(created)}/_history?{wrong}"), 400, "invalid")
+    assert esmith.get(f"{url(created)}/_history?_since=2199-01-01T00:00:00Z").json["entry"] == []
 
 
 def test_a_version_is_read_while_it_is_kept(esmith: Caller) -> None:

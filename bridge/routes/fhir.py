@@ -172,7 +172,8 @@ def _shortened(answer: Answer) -> Answer:
 @bp.get("/<resource_type>/<logical_id>/_history")
 def history(resource_type: str, logical_id: str) -> Response:
     """FHIR history of an instance, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#history"""
-    return fhir(bundles.history(base_url(), interactions.history(*instance(resource_type, logical_id))))
+    versions = interactions.history(*instance(resource_type, logical_id))
+    return fhir(bundles.history(base_url(), versions, f"{resource_type}/{logical_id}", arguments()))
 
 
 @bp.put("/<resource_type>/<logical_id>")
