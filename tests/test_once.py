@@ -185,8 +185,15 @@ KEYED: list[dict[str, str]] = [{}, {"Idempotency_Key": "k1"}]
 
 @pytest.mark.parametrize("headers", KEYED, ids=["by body", "by key"])
 def test_the_same_bundle_while_it_runs_waits_and_gets_the_same_answer(
-    esmith: Caller, config: Config, headers: dict[str, str]
+    esmith: Caller, config: Config, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked, hold = threading.Semaphore(0), Journal.hold
+
+    def told(self: Journal, name: str, wait: float = 0) -> Any:
+        asked.release()
+        return hold(self, name, wait)
+
+    monkeypatch.setattr(Journal, "hold", told)
     other = Caller(create_app(config), esmith.account)
     slow = Slow(esmith.app, "POST patient")
     sent = bundle(patient("a"), observation("a"))
@@ -196,7 +203,9 @@ def test_the_same_bundle_while_it_runs_waits_and_gets_the_same_answer(
     assert slow.entered.wait(10)
     second = threading.Thread(target=lambda: got.append(other.post("", sent, **headers)))
     second.start()
-    time.sleep(0.3)
+    for _ in range(3):  # the first, the second as it looks for orphans, and as it waits
+        assert asked.acquire(timeout=30)
+    time.sleep(0.1)
     assert got == []
     slow.go.set()
     first.join()
