@@ -28,8 +28,8 @@ _EXACT_INTEGER = 10**15
 class Text:
     """A text as it stands; iCure's texts are free, so what FHIR would refuse is not said."""
 
-    def __init__(self, form: str) -> None:
-        self._form = re.compile(form, re.DOTALL | re.ASCII).fullmatch
+    def __init__(self, form: str = "") -> None:
+        self._form = re.compile(form, re.ASCII).fullmatch if form else None
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns the text."""
@@ -41,9 +41,9 @@ class Text:
 
     def said(self, value: Json) -> str | None:
         """Returns the text when it has the form."""
-        if isinstance(value, str) and value and not value.isspace() and self._form(value):
-            return value
-        return None
+        if not isinstance(value, str) or not value or value.isspace():
+            return None
+        return value if self._form is None or self._form(value) else None
 
 
 class Flag:
@@ -61,7 +61,7 @@ class Flag:
         return value if isinstance(value, bool) else self._default
 
 
-text, code, uri, flag = Text(".*"), Text(r"\S+(?:\s\S+)*"), Text(r"\S+"), Flag()
+text, code, uri, flag = Text(), Text(r"\S+(?:\s\S+)*"), Text(r"\S+"), Flag()
 logical_id = Text(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -137,7 +137,12 @@ class Record:
         for fhir, icure, codec in self._members:
             member = value.get(fhir)
             if member is not None:
-                inner = said_over(codec, member, old.get(icure), context)
+                under = old.get(icure)
+                inner = (
+                    said_over(codec, member, under, context)
+                    if under
+                    else codec.to_icure(member, under, context)
+                )
                 if inner is not None:
                     said[icure] = inner
         if not said:
@@ -250,11 +255,11 @@ def to_fuzzy(value: Json) -> int | None:
     match = _DATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[1]) < _FIRST_YEAR:
         return None
-    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
-    date = year * 10000 + month * 100 + day
+    year, month, day, hour, minute, second = match.groups("00")
+    date = int(year + month + day)
     if match[4] is None:
         return date
-    return date * 1_000_000 + hour * 10000 + minute * 100 + min(second, 59)
+    return date * 1_000_000 + int(hour + minute) * 100 + min(int(second), 59)
 
 
 def from_fuzzy(value: Json, context: Context) -> str | None:
@@ -277,10 +282,11 @@ def from_fuzzy(value: Json, context: Context) -> str | None:
             return f"{moment + timedelta(days=1):%Y-%m-%d}".rjust(10, "0")
         if hour > 23 or minute > 60 or second > 60:
             return None
-        moment += timedelta(hours=hour, minutes=minute, seconds=second)
+        if hour or minute or second:
+            moment += timedelta(0, second, 0, 0, minute, hour)
     except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=None).isoformat() + _offset(moment, context)
+    return moment.isoformat()[:19] + _offset(moment, context)
 
 
 def _date(fuzzy: int) -> str | None:

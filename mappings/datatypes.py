@@ -53,10 +53,14 @@ def coding(stub: Entity) -> Resource | None:
     kind, value, version, label = stub.get("type"), stub.get("code"), stub.get("version"), stub.get("label")
     if not value and stub.get("id"):
         kind, value, version = (*str(stub["id"]).split("|"), None, None)[:3]
-    members = {"system": uri.said(kind), "version": text.said(version), "code": code.said(value)}
-    if label:
-        members["display"] = text.said(label.get("en") or next(iter(label.values())))
-    return {name: said for name, said in members.items() if said is not None} or None
+    display = (label.get("en") or next(iter(label.values()))) if label else None
+    parts = (
+        ("system", uri, kind),
+        ("version", text, version),
+        ("code", code, value),
+        ("display", text, display),
+    )
+    return {name: said for name, form, part in parts if part and (said := form.said(part))} or None
 
 
 _CODE = (("system", "type"), ("code", "code"), ("version", "version"))
@@ -112,17 +116,20 @@ class FirstCoding:
         return {"coding": [said]} if said else None
 
 
+FIRST_CODING = FirstCoding()
+
+
 class Concepts:
     """CodeableConcepts as a flat set of CodeStubs; one concept for each stub is read."""
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns the first coding of each concept."""
-        stubs = [FirstCoding().to_icure(concept, None, context) for concept in value or ()]
+        stubs = [FIRST_CODING.to_icure(concept, None, context) for concept in value or ()]
         return distinct([s for s in stubs if s is not None]) or None
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns a concept for each stub."""
-        said = [FirstCoding().to_fhir(stub, context) for stub in value or ()]
+        said = [FIRST_CODING.to_fhir(stub, context) for stub in value or ()]
         return [s for s in said if s is not None] or None
 
 
@@ -142,11 +149,9 @@ class Flattened:
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the object with the inner members where FHIR has them."""
         said = self._members.to_fhir(value, context)
-        if said is None:
-            return None
-        inside = {n: said.pop(n) for n in self._names if n in said}
-        if inside:
-            said[self._inner] = inside
+        if said is None or said.keys().isdisjoint(self._names):
+            return said
+        said[self._inner] = {n: said.pop(n) for n in self._names if n in said}
         return said
 
 
@@ -154,7 +159,7 @@ IDENTIFIER = Flattened(
     Flattened(
         record(
             use=table({u: u for u in ("usual", "official", "temp", "secondary", "old")}),
-            type=FirstCoding(),
+            type=FIRST_CODING,
             system=uri,
             value=text,
             start=date_time,

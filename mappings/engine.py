@@ -94,6 +94,8 @@ class Row:
     """The elements that `fhir` begins with: `meta` for `meta.tag`."""
     where: Callable[[Json], bool] | None = None
     witness: tuple[str, ...] = ()
+    nested: bool = False
+    """Whether an element of `fhir` stands inside another, as `meta.tag` does."""
 
     def read(self, entity: Entity, context: Context) -> Resource:
         """Returns the elements that the properties say."""
@@ -111,6 +113,8 @@ class Row:
 
     def write(self, resource: Resource, onto: Entity, context: Context) -> Entity:
         """Returns the properties, None for one that is to be absent."""
+        if self.nested:
+            resource = _inner(resource, self.fhir)
         value = resource.get(self.fhir[0]) if len(self.fhir) == 1 else _some(resource, self.fhir)
         if len(self.icure) > 1:
             said = said_over(self.codec, value, _some(onto, self.icure), context) or {}
@@ -119,8 +123,10 @@ class Row:
         old = onto.get(name)
         if self.where is None:
             return {name: said_over(self.codec, value, old, context)}
-        mine = [member for member in old or () if self.where(member)]
-        others = [member for member in old or () if not self.where(member)]
+        mine: list[Json] = []
+        others: list[Json] = []
+        for member in old or ():
+            (mine if self.where(member) else others).append(member)
         return {name: others + (said_over(self.codec, value, mine, context) or []) or None}
 
 
@@ -139,7 +145,7 @@ def row(
     """Returns a row; several names are separated by blanks."""
     names = tuple(fhir.split())
     heads = tuple(name.partition(".")[0] for name in names)
-    return Row(names, tuple(icure.split()), codec, heads, where, tuple(witness.split()))
+    return Row(names, tuple(icure.split()), codec, heads, where, tuple(witness.split()), heads != names)
 
 
 class Slot(Protocol):
@@ -182,7 +188,7 @@ class Mapping:
         for each_row in self.rows:
             if known is not None and all(known.get(n) == resource.get(n) for n in each_row.heads):
                 continue
-            for name, value in each_row.write(_elements(resource, each_row), entity, context).items():
+            for name, value in each_row.write(resource, entity, context).items():
                 if value is None:
                     entity.pop(name, None)
                 else:
@@ -210,10 +216,10 @@ class Mapping:
         resource: Resource = {"meta": {}}
         for each_row in self.rows:
             said = each_row.read(entity, context)
-            if each_row.heads == each_row.fhir:
-                resource |= said
-            else:
+            if each_row.nested:
                 resource["meta"] |= {name.partition(".")[2]: value for name, value in said.items()}
+            else:
+                resource |= said
         return resource
 
     def _alone(self, name: str, resource: Resource, context: Context) -> list[Json]:
@@ -239,12 +245,10 @@ def _own_members(resource: Resource) -> Resource:
     return {**own, "meta": meta}
 
 
-def _elements(resource: Resource, each_row: Row) -> Resource:
-    """Returns the elements of a row, those of a path such as `meta.tag` by their path."""
-    if each_row.heads == each_row.fhir:
-        return resource
+def _inner(resource: Resource, names: tuple[str, ...]) -> Resource:
+    """Returns elements by their paths, such as `meta.tag`."""
     found: Resource = {}
-    for name in each_row.fhir:
+    for name in names:
         value: Any = resource
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None

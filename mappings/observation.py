@@ -207,6 +207,8 @@ class Members:
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns all links, those of this kind anew."""
+        if not value and not onto:
+            return None
         links = {k: v for k, v in (onto or {}).items() if k != self._kind}
         old: dict[str, Json] = (onto or {}).get(self._kind) or {}
         keys = {target: key for key, target in old.items()}
@@ -427,7 +429,8 @@ def _content_of(value: Resource, old: dict[str, Entity], context: Context) -> di
     measure = content.get("measureValue")
     if measure is not None:
         was = (old.get(key) or {}).get("measureValue") or {}
-        measure = QUANTITY.to_icure(value["valueQuantity"], was, context)
+        if was:
+            measure = QUANTITY.to_icure(value["valueQuantity"], was, context)
         members = {
             "referenceRanges": RANGES.to_icure(
                 value.get("referenceRange"), was.get("referenceRanges"), context

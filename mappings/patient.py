@@ -48,6 +48,9 @@ NAME = Flattened(
 )
 
 
+NAMES = each(NAME)
+
+
 class Names:
     """`name` as `names`, and the official (else usual, else first) one as `firstName` and `lastName` too.
 
@@ -56,14 +59,14 @@ class Names:
 
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns names, firstName and lastName; a patient without name has an empty lastName: iCure wants one."""
-        names = each(NAME).to_icure(value, (onto or {}).get("names"), context)
+        names = NAMES.to_icure(value, (onto or {}).get("names"), context)
         chosen = _chosen(value) if value else None
         first, last = _copies(chosen or {})
         return {"names": names, "firstName": first, "lastName": last or ("" if not first else None)}
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns the names, with whichever copy was edited."""
-        names: list[Resource] = each(NAME).to_fhir(value.get("names"), context) or []
+        names: list[Resource] = NAMES.to_fhir(value.get("names"), context) or []
         stored = _stored(value)
         if not names:
             first, last = stored
@@ -231,6 +234,7 @@ class Telecom:
 
 
 ADDRESS, TELECOM = Address(), Telecom()
+ADDRESSES = each(ADDRESS)
 
 
 class Addresses:
@@ -259,7 +263,7 @@ class Addresses:
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns addresses and telecoms."""
-        addresses = each(ADDRESS).to_fhir(value, context)
+        addresses = ADDRESSES.to_fhir(value, context)
         telecoms = [_said_telecom(t, a, context) for a in value or () for t in a.get("telecoms") or ()]
         telecoms = [t for t in telecoms if t]
         return {

@@ -22,10 +22,11 @@ import json
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from mappings.values import Json, Resource
+from mappings.values import Json, Number, Resource
 
 Node = dict[str, Any]
 Residue = dict[str, Any]
@@ -35,6 +36,8 @@ LONG = 80
 """Longer strings stand in a base as a digest."""
 SIMILAR = 0.5
 """How much of two list members must be the same for one to be an edit of the other."""
+SOME, MOST = 0.01, 0.51
+"""How much of what iCure says of a list member stands in it: where nothing else tells, where the codec was asked."""
 MANY = 40_000
 """More pairs than these are not compared."""
 
@@ -90,8 +93,8 @@ def _kept(kept: Resource, base: Resource, alone: Alone | None = None) -> Residue
             nodes[name] = {"k": value}
         elif (said := base[name]) != value:
             nodes[name] = _node(name, value, said, alone)
-    for name in base.keys() - kept.keys():
-        nodes[name] = {"b": _brief(base[name])}
+    if not base.keys() <= kept.keys():
+        nodes |= {name: {"b": _brief(said)} for name, said in base.items() if name not in kept}
     return nodes
 
 
@@ -109,12 +112,14 @@ def _restored_members(base: Resource, nodes: Residue) -> Resource:
 def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node:
     if isinstance(kept, dict) and isinstance(base, dict):
         if not name.endswith("[x]"):
-            stands_for = _stands_for(base)
-            return {"o": keep(kept, base), **({"s": stands_for} if stands_for else {})}
+            node: Node = {"o": keep(kept, base)}
+            if stands_for := _stands_for(base):
+                node["s"] = stands_for
+            return node
         if kept.keys() == base.keys():
             return {"o": _kept(kept, base)}
     elif isinstance(kept, list) and isinstance(base, list):
-        return _list_node(kept, base, _pairs(kept, base, (lambda: alone(name)) if alone else None))
+        return _list_node(kept, base, (lambda: alone(name)) if alone else None)
     return {"k": kept, "b": _brief(base)}
 
 
@@ -128,7 +133,7 @@ def _restored(name: str, base: Json, node: Node) -> Json:
         return _restored_list(base or [], node) if base is None or isinstance(base, list) else base
     if isinstance(base, list) and isinstance(node.get("k"), list) and "b" not in node:
         return base + node["k"]
-    return node.get("k") if _brief(base) == node.get("b") else base
+    return node.get("k") if _agrees(base, node.get("b")) else base
 
 
 # names
@@ -155,19 +160,16 @@ def _still_stands(value: Resource, then: list[Json] | None) -> bool:
 # lists
 
 
-def _list_node(kept: list[Json], base: list[Json], pairs: dict[int, int]) -> Node:
+def _list_node(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None) -> Node:
+    if len(kept) == len(base) and all(map(covers, kept, base)):
+        return {"l": [_item(value, said) for value, said in zip(kept, base, strict=True)]}
+    pairs = _pairs(kept, base, alone)
     places = [pairs[i] for i in range(len(kept)) if i in pairs]
     ordered = all(a < b for a, b in pairwise(places))
     items: list[Node] = []
     for i, value in enumerate(kept):
-        if i not in pairs:
-            items.append({"k": value})
-            continue
-        said = base[pairs[i]]
-        item: Node = {"b": _brief(said)}
-        if said != value:
-            item["n"] = _node("", value, said)
-        if not ordered:
+        item = _item(value, base[pairs[i]]) if i in pairs else {"k": value}
+        if i in pairs and not ordered:
             item["i"] = pairs[i]
         items.append(item)
     taken = set(places)
@@ -175,15 +177,24 @@ def _list_node(kept: list[Json], base: list[Json], pairs: dict[int, int]) -> Nod
     return {"l": items, "x": beyond} if beyond else {"l": items}
 
 
+def _item(value: Json, said: Json) -> Node:
+    item: Node = {"b": _brief(said)}
+    if said != value:
+        item["n"] = _node("", value, said)
+    return item
+
+
 def _restored_list(base: list[Json], node: Node) -> Json:
     items: list[Node] = node["l"]
+    if base and "x" not in node and [item.get("b", node) for item in items] == base and "i" not in items[0]:
+        return [_restored_item(said, item) for said, item in zip(base, items, strict=True)]
     held = [at for at, item in enumerate(items) if "b" in item]
     held.sort(key=lambda at: items[at].get("i", 0))
     then = [*(items[at]["b"] for at in held), *node.get("x", ())]
-    now = [_brief(said) for said in base]
-    if now == then:
+    if len(base) == len(then) and all(map(_agrees, base, then)):
         said = dict(zip(held, base, strict=False))
         return [_restored_item(said[at], item) if at in said else item["k"] for at, item in enumerate(items)]
+    now = [_brief(said) for said in base]
     pairs = align(then, now)
     replaced = _replaced(pairs, len(held), len(now))
     found = {at: j for i, at in enumerate(held) if (j := pairs.get(i, replaced.get(i))) is not None}
@@ -268,33 +279,31 @@ def _with_new(
 
 def _pairs(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None) -> dict[int, int]:
     """Returns which base member each kept one was written as; a base says only a part of what was kept."""
-    if len(kept) == len(base) and all(map(covers, kept, base)):
-        return {i: i for i in range(len(kept))}
     left, right = [_gather_member(v) for v in kept], [_gather_member(v) for v in base]
     pairs = _same(left, right)
-    _add_similar(left, right, pairs, partial=True, least=1)
-    if len(left) == len(right):
-        _add_at_same_place(left, right, pairs)
-    if len(pairs) == min(len(left), len(right)):
-        return pairs
     if alone is None:
-        _add_similar(left, right, pairs, partial=True, least=0.01)
+        _add_similar(left, right, pairs, partial=True, least=SOME)
         return pairs
     free = [j for j in range(len(base)) if j not in pairs.values()]
-    for i, said in enumerate(alone()):
+    for i, said in enumerate(alone() if free else ()):
         if i not in pairs and (j := next((j for j in free if base[j] == said), None)) is not None:
             pairs[i] = j
             free.remove(j)
+    _add_similar(left, right, pairs, partial=True, least=MOST)
     return pairs
 
 
 def covers(value: Json, part: Json) -> bool:
-    """Whether all that `part` says stands in `value`."""
+    """Whether all that `part` says stands in `value`; a number does however it is written."""
+    if value == part:
+        return True
     if isinstance(part, dict):
-        return isinstance(value, dict) and all(n in value and covers(value[n], v) for n, v in part.items())
+        if not isinstance(value, dict) or not part.keys() <= value.keys():
+            return False
+        return all(value[n] == v or covers(value[n], v) for n, v in part.items())
     if isinstance(part, list):
         return isinstance(value, list) and len(part) == len(value) and all(map(covers, value, part))
-    return bool(value == part)
+    return isinstance(value, Number) and Decimal.__eq__(value, part) is True
 
 
 def align(left: Sequence[Json], right: Sequence[Json], *, partial: bool = False) -> dict[int, int]:
@@ -302,6 +311,8 @@ def align(left: Sequence[Json], right: Sequence[Json], *, partial: bool = False)
 
     `partial`: those of `right` say only a part of what those of `left` say.
     """
+    if not left or not right:
+        return {}
     pairs = _same(left, right)
     _add_similar(left, right, pairs, partial=partial, least=SIMILAR)
     return pairs
@@ -326,31 +337,21 @@ def _same(left: Sequence[Json], right: Sequence[Json]) -> dict[int, int]:
     return pairs
 
 
-def _add_at_same_place(left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int]) -> None:
-    """Adds the pairs of members at the same place that have more in common than not."""
-    taken = set(pairs.values())
-    for i in range(len(left)):
-        if i not in pairs and i not in taken:
-            likeness = _similarity(_leaves(left[i]), _leaves(right[i]), partial=True)
-            if likeness > SIMILAR:
-                pairs[i] = i
-
-
 def _add_similar(
     left: Sequence[Json], right: Sequence[Json], pairs: dict[int, int], *, partial: bool, least: float
 ) -> None:
-    """Adds the pairs of what is left over, most similar first; very long lists pair by place."""
+    """Adds the pairs of what is left over, those with most in common first; very long lists pair by place."""
     taken = set(pairs.values())
     here = {i: _leaves(left[i]) for i in range(len(left)) if i not in pairs}
     there = {j: _leaves(right[j]) for j in range(len(right)) if j not in taken} if here else {}
     near = len(here) * len(there) > MANY
-    scores = [
-        (-score, abs(i - j), i, j)
+    found = [
+        (-len(a & there[j]), -score, abs(i - j), i, j)
         for i, a in here.items()
-        for j, b in (((i, there[i]),) if near and i in there else () if near else there.items())
-        if (score := _similarity(a, b, partial=partial)) >= least
+        for j in ((i,) if near else there)
+        if j in there and (score := _similarity(a, there[j], partial=partial)) >= least
     ]
-    for _, _, i, j in sorted(scores):
+    for *_, i, j in sorted(found):
         if i not in pairs and j not in taken:
             pairs[i] = j
             taken.add(j)
@@ -360,7 +361,7 @@ Leaves = frozenset[tuple[str, Any]]
 
 
 def _leaves(value: Json) -> Leaves:
-    """Returns all primitive members of a value with their paths; places in lists do not count."""
+    """Returns all primitive members of a value with their paths; places in lists and digits do not count."""
     found: list[tuple[str, Any]] = []
     _collect(value, "", found)
     return frozenset(found)
@@ -374,7 +375,7 @@ def _collect(value: Json, path: str, found: list[tuple[str, Any]]) -> None:
         for inner in value:
             _collect(inner, path, found)
     else:
-        found.append((path, value))
+        found.append((path, Decimal(value) if isinstance(value, Number) else value))
 
 
 def _similarity(a: Leaves, b: Leaves, *, partial: bool) -> float:
@@ -399,16 +400,17 @@ def _brief(value: Json) -> Json:
     return value
 
 
+def _agrees(said: Json, brief: Json) -> bool:
+    """Whether a value is what a base has written down; what a brief says in full has itself as its brief."""
+    return bool(said == brief or _brief(said) == brief)
+
+
 # one element, several members
 
 
 def _gathered(value: Resource) -> Resource:
     """Returns an object with `x` and `_x` as one member, and with the member of a choice under its `[x]`."""
-    result = value
-    for name in value:
-        if name[:1] == "_" and len(name) > 1:
-            result = _with_siblings(value)
-            break
+    result = _with_siblings(value) if "_" in "".join(value) else value
     if not CHOICES.keys().isdisjoint(result):
         gathered: Resource = {}
         for name, inner in result.items():
@@ -448,7 +450,9 @@ def _spread(value: Resource) -> Resource:
     """Returns an object with its members as JSON has them: the reverse of `_gathered`."""
     result: Resource = {}
     for name, inner in value.items():
-        if name.endswith("[x]") and isinstance(inner, dict):
+        if not isinstance(inner, (dict, list)):
+            result[name] = inner
+        elif name.endswith("[x]") and isinstance(inner, dict):
             for choice, chosen in inner.items():
                 _put(result, choice, chosen)
         else:

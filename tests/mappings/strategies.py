@@ -119,6 +119,7 @@ CODINGS: list[Resource] = [
     {"system": RELATIONSHIP, "code": "N"},
     {"system": RELATIONSHIP, "code": "BP"},
     {"system": ROLE, "code": "MTH"},
+    {"system": ROLE, "code": "SPS", "display": "spouse"},
     {"system": "urn:ietf:bcp:47", "code": "nl"},
     {"system": "urn:ietf:bcp:47", "code": "fr-BE"},
     {"system": "http://hl7.org/fhir/observation-status", "code": "final"},
@@ -137,6 +138,8 @@ REFERENCES = [
     "Patient/p2",
     "Practitioner/h1",
     "Practitioner/h2",
+    "Practitioner/h3",
+    "Practitioner/h4",
     "Organization/o1",
     "Observation/s1",
     "Observation/s2",
@@ -179,6 +182,11 @@ _OF_ELEMENTS: dict[tuple[str, str], SearchStrategy[Json]] = {
     ("Quantity", "system"): pool([UCUM, "http://example.org/a"]),
     ("SampledData", "data"): pool(["2041 2043 E 2037", "1", "U L 1.5 1.50", "1 2 3 4 5 6"]),
     **{(kind, "contained"): pool(CONTAINED) for kind in REGISTRY},
+    ("PatientContact", "relationship"): st.builds(
+        lambda coding, more: {"coding": [coding], **more},
+        pool([c for c in CODINGS if c.get("system") in (RELATIONSHIP, ROLE)]),
+        pool([{}, {"text": "related"}, {"id": "r"}]),
+    ),
 }
 
 
@@ -191,6 +199,13 @@ def resources(draw: DrawFn, resource_type: str) -> Resource:
     shape = resource_shape(resource_type)
     assert shape is not None
     return {"resourceType": resource_type, **draw(_objects(shape, 0))}
+
+
+def members_of(resource_type: str, element: str) -> SearchStrategy[Json]:
+    """Draws one member of a list element of a resource."""
+    shape = resource_shape(resource_type)
+    assert shape is not None
+    return _values(shape, shape.elements[element], 0)
 
 
 @st.composite

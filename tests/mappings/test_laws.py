@@ -144,7 +144,8 @@ def _mixed(draw: st.DrawFn, before: Resource, resource_type: str) -> Resource:
     """Draws a resource that has some elements of another one, and lists of it in another order."""
     other = draw(resources(resource_type))
     for name, value in before.items():
-        if isinstance(value, list) and f"_{name}" not in before and draw(st.booleans()):
+        paired = name.startswith("_") or f"_{name}" in before
+        if isinstance(value, list) and not paired and draw(st.booleans()):
             other[name] = draw(st.permutations(value))[: draw(st.integers(1, len(value)))]
             other.pop(f"_{name}", None)
     return other
