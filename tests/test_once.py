@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import redis
 
 from bridge import once, wire
 from bridge.app import EMBEDDED_URL, create_app
@@ -20,6 +21,13 @@ from bridge.journal import Journal
 from tests.helpers import Caller, Remote, assert_outcome, basic, serving, stored
 
 Resource = dict[str, Any]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def config(data_dir: Path, request: pytest.FixtureRequest) -> Config:
+    """Each test runs over both kinds of state."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
+    return Config(data_dir=data_dir, state_url=url)
 
 
 def patient(mark: str) -> Resource:
@@ -262,6 +270,11 @@ def test_nothing_stays_open_and_nothing_is_in_clear(esmith: Caller, config: Conf
     assert open_entries(config) == []
     for file in data_dir.glob("state*"):
         assert b"zanzibar" not in file.read_bytes()
+    if config.state_url:
+        with redis.Redis.from_url(config.state_url) as client:
+            assert client.dbsize() > 0
+            for name in client.scan_iter():
+                assert b"zanzibar" not in name + (client.dump(name) or b"")
 
 
 def test_a_client_that_went_away_gets_its_answer_when_it_comes_again(
@@ -270,7 +283,8 @@ def test_a_client_that_went_away_gets_its_answer_when_it_comes_again(
     """It sends the transaction and hangs up; the transaction is done, and a resend tells where."""
     sent = bundle(*(patient(f"gone-{n}") for n in range(3)), *(observation("gone") for _ in range(3)))
     body = wire.dump(sent)
-    with serving(data_dir) as server:
+    environment = {"BRIDGE_STATE_URL": config.state_url, "BRIDGE_SECRET_FILE": str(data_dir / "secret")}
+    with serving(data_dir, **environment) as server:
         remote = Remote(server, accounts["esmith"])
         remote.load_key()
         before = len(stored(data_dir))
