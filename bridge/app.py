@@ -25,7 +25,7 @@ from bridge.upstream import Upstream
 
 EMBEDDED_URL = "http://embedded.invalid"
 EMBEDDED_PATHS = ("/rest/v2", "/ws/v2")
-EXPOSED = ["ETag", "Location", "Last-Modified", "Warning", "X-Request-Id"]
+EXPOSED = ["ETag", "Location", "Content-Location", "X-Progress", "Last-Modified", "Warning", "X-Request-Id"]
 
 
 def create_app(config: Config) -> Flask:

@@ -192,6 +192,12 @@ class StateUnavailable(BridgeError):
     status, code = 503, "transient"
 
 
+class Interrupted(BridgeError):
+    """The worker that did this ended before it was done."""
+
+    status, code = 503, "incomplete"
+
+
 class UpstreamTimeout(BridgeError):
     """iCure did not answer in time; the outcome of a write is not known."""
 

@@ -52,6 +52,7 @@ STATUSES = {
     "NotSupported": (404, "not-supported"),
     "PreconditionFailed": (412, "conflict"),
     "StateUnavailable": (503, "transient"),
+    "Interrupted": (503, "incomplete"),
     "Throttled": (429, "throttled"),
     "TooCostly": (422, "too-costly"),
     "TooLarge": (413, "too-long"),

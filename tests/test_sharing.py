@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from requests.adapters import BaseAdapter
 
+from bridge import demo
+from bridge.app import EMBEDDED_URL
+from bridge.demo import ESMITH
 from mappings.values import Resource
-from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
+from tests.helpers import DEMO_PATIENT, Caller, assert_outcome, count_calls, stored
 
 LOINC = "http://loinc.org"
 PATIENT = {
@@ -31,7 +40,11 @@ def observation(patient: str = DEMO_PATIENT, code: str = "718-7", **members: Any
 
 def condition(patient: str = DEMO_PATIENT) -> Resource:
     text = "The patient has been diagnosed Pararibulitis"
-    return {"resourceType": "Condition", "code": {"text": text}, "subject": {"reference": f"Patient/{patient}"}}
+    return {
+        "resourceType": "Condition",
+        "code": {"text": text},
+        "subject": {"reference": f"Patient/{patient}"},
+    }
 
 
 def asking(
@@ -65,6 +78,30 @@ def told(parameters: Resource, name: str) -> list[Any]:
 
 def references(parameters: Resource, name: str) -> list[str]:
     return [one["reference"] for one in told(parameters, name)]
+
+
+def accesses(caller: Caller, path: str) -> set[tuple[str | None, str, str | None]]:
+    """Who can open a resource, with what leave, through whom, as $access says it."""
+    response = caller.get(f"{path}/$access")
+    assert response.status_code == 200, response.text
+    parts = [
+        [next(v for n, v in p.items() if n != "name") for p in one] for one in told(response.json, "access")
+    ]
+    return {(who.get("reference"), leave, through.get("reference")) for who, leave, through in parts}
+
+
+def person(one: Caller, data_dir: Path, name: str) -> Caller:
+    """One more person, with whom nothing is shared."""
+    account = demo.new_account(name, f"password of {name}", str(uuid.uuid4()))
+    demo.store_account(data_dir, account)
+    caller = Caller(one.app, account)
+    assert caller.load_key().status_code == 200
+    return caller
+
+
+@pytest.fixture
+def carol(esmith: Caller, data_dir: Path) -> Caller:
+    return person(esmith, data_dir, "carol")
 
 
 @pytest.fixture
@@ -108,3 +145,469 @@ def test_a_patient_s_data_is_shared_by_itself(esmith: Caller, jdoe: Caller, kind
     share(esmith, path, jdoe)
     assert content(jdoe.get(path).json) == content(made)
     assert [one["id"] for one in jdoe.found(kind)] == [made["id"]]
+
+
+def test_what_is_shared_with_one_is_shared_with_nobody_else(
+    esmith: Caller, jdoe: Caller, carol: Caller, patient: Resource
+) -> None:
+    share(esmith, location(patient), jdoe)
+    assert carol.get(location(patient)).status_code in (403, 404)
+    assert carol.found("Patient") == []
+
+
+@pytest.mark.parametrize("make", [lambda: PATIENT, observation, condition])
+def test_sharing_twice_changes_nothing(
+    esmith: Caller, jdoe: Caller, data_dir: Path, make: Callable[[], Resource]
+) -> None:
+    path = location(esmith.created(make()))
+    first = share(esmith, path, jdoe)
+    before = stored(data_dir)
+    again = share(esmith, path, jdoe)
+    assert (references(first, "shared"), references(first, "unchanged")) == ([path], [])
+    assert (references(again, "shared"), references(again, "unchanged")) == ([], [path])
+    assert stored(data_dir) == before
+    share(esmith, path, jdoe, "read")
+    assert stored(data_dir) == before, "who may write may read"
+
+
+def test_a_share_is_a_new_version_of_a_patient_and_of_a_condition(esmith: Caller, jdoe: Caller) -> None:
+    for made in (esmith.created(PATIENT), esmith.created(condition())):
+        response = esmith.post(f"{location(made)}/$share", asking(jdoe))
+        now = esmith.get(location(made))
+        assert response.headers["ETag"] == now.headers["ETag"]
+        assert now.json["meta"]["versionId"] != made["meta"]["versionId"]
+        assert content(now.json) == content(made)
+
+
+def test_a_share_is_no_new_version_of_an_observation(esmith: Caller, jdoe: Caller) -> None:
+    made = esmith.created(observation())
+    response = esmith.post(f"{location(made)}/$share", asking(jdoe))
+    assert response.headers["ETag"] == f'W/"{made["meta"]["versionId"]}"'
+    assert esmith.get(location(made)).json == made
+
+
+@pytest.mark.parametrize("make", [lambda: PATIENT, observation, condition])
+def test_a_share_of_another_version_than_the_caller_names_is_refused(
+    esmith: Caller, jdoe: Caller, data_dir: Path, make: Callable[[], Resource]
+) -> None:
+    made = esmith.created(make())
+    path, old = location(made), f'W/"{made["meta"]["versionId"]}"'
+    changed = esmith.send("PUT", path, {**made, "identifier": [{"system": "urn:x", "value": "1"}]})
+    assert changed.status_code == 200, changed.text
+    before = stored(data_dir)
+    assert_outcome(esmith.post(f"{path}/$share", asking(jdoe), If_Match=old), 412, "conflict")
+    assert stored(data_dir) == before
+    share(esmith, path, jdoe, If_Match=changed.headers["ETag"])
+
+
+def test_the_second_share_names_the_version_that_the_first_one_made(
+    esmith: Caller, jdoe: Caller, carol: Caller, patient: Resource
+) -> None:
+    path, first = location(patient), f'W/"{patient["meta"]["versionId"]}"'
+    response = esmith.post(f"{path}/$share", asking(jdoe), If_Match=first)
+    assert_outcome(esmith.post(f"{path}/$share", asking(carol), If_Match=first), 412, "conflict")
+    share(esmith, path, carol, If_Match=response.headers["ETag"])
+
+
+# permissions, and sharing on
+
+
+def test_who_may_read_cannot_write(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    share(esmith, location(patient), jdoe, "read")
+    seen = jdoe.get(location(patient)).json
+    assert_outcome(jdoe.send("PUT", location(patient), {**seen, "active": False}), 403)
+    assert esmith.get(location(patient)).json["name"] == patient["name"]
+
+
+def test_leave_to_write_can_be_given_to_who_had_leave_to_read(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    path = location(patient)
+    share(esmith, path, jdoe, "read")
+    assert references(share(esmith, path, jdoe, "write"), "shared") == [path]
+    seen = jdoe.get(path).json
+    assert jdoe.send("PUT", path, {**seen, "active": False}).status_code == 200
+    assert esmith.get(path).json["active"] is False
+    assert references(share(esmith, path, jdoe, "write"), "unchanged") == [path]
+    grants = {who: leave for who, leave, _ in accesses(esmith, path)}
+    assert grants[f"Practitioner/{jdoe.account['dataOwnerId']}"] == "write"
+
+
+@pytest.mark.parametrize("make", [lambda: PATIENT, observation, condition])
+def test_whoever_received_access_shares_on(
+    esmith: Caller, jdoe: Caller, carol: Caller, make: Callable[[], Resource]
+) -> None:
+    made = esmith.created(make())
+    path = location(made)
+    assert_outcome(jdoe.post(f"{path}/$share", asking(carol)), 403)
+    share(esmith, path, jdoe, "read")
+    assert_outcome(jdoe.post(f"{path}/$share", asking(carol, "write")), 403, "forbidden")
+    assert carol.get(path).status_code == 403
+    share(jdoe, path, carol, "read")
+    assert content(carol.get(path).json) == content(made)
+    share(carol, path, esmith, "read")
+    people = {
+        name: f"Practitioner/{one.account['dataOwnerId']}" for name, one in (("e", esmith), ("j", jdoe))
+    }
+    assert accesses(esmith, path) == {
+        (people["e"], "write", people["e"]),
+        (people["j"], "read", people["e"]),
+        (f"Practitioner/{carol.account['dataOwnerId']}", "read", people["j"]),
+        (people["e"], "read", f"Practitioner/{carol.account['dataOwnerId']}"),
+    }
+
+
+def test_what_was_posted_for_a_shared_patient_is_shared_back(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    share(esmith, location(patient), jdoe)
+    made = jdoe.created(observation(patient["id"]))
+    assert esmith.found(f"Observation?patient={patient['id']}") == []
+    share(jdoe, location(made), esmith)
+    assert [o["id"] for o in esmith.found(f"Observation?patient={patient['id']}")] == [made["id"]]
+
+
+# a Contact with others
+
+
+def together(caller: Caller, *resources: Resource) -> list[str]:
+    """Posts resources in one Bundle, which puts Observations of one patient and day into one Contact."""
+    entries = [{"request": {"method": "POST", "url": r["resourceType"]}, "resource": r} for r in resources]
+    answer = caller.post("", {"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    assert answer.status_code == 200, answer.text
+    return [e["response"]["location"].partition("/_history")[0].split("r4/")[1] for e in answer.json["entry"]]
+
+
+def contact_of(data_dir: Path, path: str) -> str:
+    """The Contact in which an Observation was modified last."""
+    wanted = path.partition("/")[2]
+    found = {}
+    for (kind, contact_id), (_, body) in stored(data_dir).items():
+        if kind == "Contact":
+            for service in orjson.loads(body)["services"]:
+                if service["id"] == wanted:
+                    found[service["modified"]] = contact_id
+    return found[max(found)]
+
+
+def test_neighbours_of_what_is_shared_are_not_shared(esmith: Caller, jdoe: Caller, data_dir: Path) -> None:
+    one, other, third = together(esmith, *(observation(code=f"{n}-{n}", note=[{"text": "x"}]) for n in "123"))
+    before = {path: esmith.get(path).json for path in (one, other, third)}
+    assert contact_of(data_dir, one) == contact_of(data_dir, other)
+    assert references(share(esmith, one, jdoe), "shared") == [one]
+    assert [o["id"] for o in jdoe.found("Observation")] == [one.partition("/")[2]]
+    assert content(jdoe.get(one).json) == content(before[one])
+    assert jdoe.get(other).status_code == 403
+    assert contact_of(data_dir, one) != contact_of(data_dir, other) == contact_of(data_dir, third)
+    assert {path: esmith.get(path).json for path in (other, third)} == {p: before[p] for p in (other, third)}
+    assert content(esmith.get(one).json) == content(before[one])
+    assert {o["id"] for o in esmith.found(f"Observation?patient={DEMO_PATIENT}")} == {
+        path.partition("/")[2] for path in before
+    }
+    at_rest = stored(data_dir)
+    assert references(share(esmith, one, jdoe), "unchanged") == [one]
+    assert stored(data_dir) == at_rest
+
+
+def test_what_moves_stays_with_all_who_could_open_it(
+    esmith: Caller, jdoe: Caller, carol: Caller, patient: Resource, data_dir: Path
+) -> None:
+    one, other = together(esmith, observation(patient["id"], "1-1"), observation(patient["id"], "2-2"))
+    share(esmith, location(patient), jdoe, "write", "Observation")
+    share(esmith, location(patient), carol, "read", "Observation")
+    dave = person(esmith, data_dir, "dave")
+    share(jdoe, one, dave, "read")
+    assert contact_of(data_dir, one) != contact_of(data_dir, other)
+    for caller in (esmith, jdoe, carol, dave):
+        assert caller.get(one).json["valueString"] == "Hello world"
+    assert dave.get(other).status_code == 403
+    seen = carol.get(one).json
+    assert_outcome(carol.send("PUT", one, {**seen, "status": "amended"}), 403)
+    for caller, status in ((esmith, "amended"), (jdoe, "corrected")):
+        assert caller.send("PUT", one, {**caller.get(one).json, "status": status}).status_code == 200
+
+
+def test_who_may_only_read_a_contact_cannot_share_one_of_its_observations_alone(
+    esmith: Caller, jdoe: Caller, carol: Caller, patient: Resource, data_dir: Path
+) -> None:
+    one, _ = together(esmith, observation(patient["id"], "1-1"), observation(patient["id"], "2-2"))
+    share(esmith, location(patient), jdoe, "read", "Observation")
+    before = stored(data_dir)
+    assert_outcome(jdoe.post(f"{one}/$share", asking(carol, "read")), 403, "forbidden")
+    assert stored(data_dir).keys() == before.keys()
+    assert jdoe.get(one).status_code == 200
+
+
+def test_a_deleted_observation_is_not_shared_with_its_neighbour(
+    esmith: Caller, jdoe: Caller, patient: Resource, data_dir: Path
+) -> None:
+    kept, deleted = together(esmith, observation(patient["id"], "1-1"), observation(patient["id"], "2-2"))
+    assert esmith.delete(deleted).status_code == 204
+    answer = share(esmith, location(patient), jdoe, "read", "Observation")
+    assert references(answer, "shared") == [location(patient), kept]
+    assert contact_of(data_dir, kept) != contact_of(data_dir, deleted)
+    assert jdoe.get(deleted).status_code == 403
+
+
+# with all that belongs to it
+
+
+def test_a_patient_is_shared_with_its_data(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    day = {"effectiveDateTime": "2020-01-01"}
+    made = together(esmith, *(observation(patient["id"], f"{n}-1", **day) for n in "123"))
+    made += [
+        location(esmith.created(observation(patient["id"]))),
+        location(esmith.created(condition(patient["id"]))),
+    ]
+    elsewhere = location(esmith.created(observation()))
+    answer = share(esmith, location(patient), jdoe, "read", "Observation", "Condition")
+    assert sorted(references(answer, "shared")) == sorted([location(patient), *made])
+    assert told(answer, "failed") == []
+    for path in made:
+        assert content(jdoe.get(path).json) == content(esmith.get(path).json)
+    assert len(jdoe.found(f"Observation?patient={patient['id']}")) == 4
+    assert len(jdoe.found(f"Condition?patient={patient['id']}")) == 1
+    assert jdoe.get(elsewhere).status_code == 403
+    again = share(esmith, location(patient), jdoe, "read", "Observation", "Condition")
+    assert sorted(references(again, "unchanged")) == sorted([location(patient), *made])
+    everything = jdoe.get(f"{location(patient)}/$everything").json
+    assert {f"{e['resource']['resourceType']}/{e['resource']['id']}" for e in everything["entry"]} >= {*made}
+
+
+def test_only_the_types_asked_for_are_shared_along(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    seen, unseen = (location(esmith.created(make(patient["id"]))) for make in (condition, observation))
+    answer = share(esmith, location(patient), jdoe, "read", "Condition")
+    assert references(answer, "shared") == [location(patient), seen]
+    assert jdoe.get(unseen).status_code == 403
+
+
+def test_many_are_shared_in_a_few_calls(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    together(esmith, *(observation(patient["id"], effectiveDateTime=f"20{n:02}-01-01") for n in range(60)))
+    counting = count_calls(esmith.app)
+    answer = share(esmith, location(patient), jdoe, "read", "Observation")
+    assert len(references(answer, "shared")) == 61
+    calls = counting.told()
+    assert calls.count("PUT contact/bulkSharedMetadataUpdate") == 2
+    assert len(calls) < 30, calls
+
+
+# what is refused
+
+
+REFUSED: dict[str, tuple[Any, int, str]] = {
+    "no Parameters": ({"resourceType": "Patient"}, 400, "Parameters"),
+    "nothing": ({"resourceType": "Parameters"}, 400, "Parameters.parameter"),
+    "a list that is none": ({"resourceType": "Parameters", "parameter": {}}, 400, "Parameters.parameter"),
+    "a part that is none": ({"resourceType": "Parameters", "parameter": [7]}, 400, "Parameters.parameter[0]"),
+    "another parameter": (
+        {"resourceType": "Parameters", "parameter": [{"name": "to"}]},
+        400,
+        "Parameters.parameter[0]",
+    ),
+    "no permission": (asking("Practitioner/x", None), 400, "Parameters.parameter"),
+    "another permission": (asking("Practitioner/x", "own"), 400, "Parameters.parameter[1].valueCode"),
+    "no recipient": (
+        {"resourceType": "Parameters", "parameter": [{"name": "permission", "valueCode": "read"}]},
+        400,
+        "Parameters.parameter",
+    ),
+    "two recipients": (
+        {"resourceType": "Parameters", "parameter": asking("Practitioner/x")["parameter"] * 2},
+        400,
+        "Parameters.parameter",
+    ),
+    "a recipient in text": (
+        {
+            "resourceType": "Parameters",
+            "parameter": [
+                {"name": "permission", "valueCode": "read"},
+                {"name": "recipient", "valueString": "x"},
+            ],
+        },
+        400,
+        "Parameters.parameter[1]",
+    ),
+    "a recipient without reference": (
+        {
+            "resourceType": "Parameters",
+            "parameter": [
+                {"name": "permission", "valueCode": "read"},
+                {"name": "recipient", "valueReference": {"reference": 7}},
+            ],
+        },
+        422,
+        "Parameters.parameter[1].valueReference.reference",
+    ),
+    "an unknown recipient": (
+        asking("Practitioner/unknown"),
+        422,
+        "Parameters.parameter[0].valueReference.reference",
+    ),
+    "nobody's id": (asking("Practitioner/"), 422, "Parameters.parameter[0].valueReference.reference"),
+    "a group": (asking("Group/1"), 422, "Parameters.parameter[0].valueReference.reference"),
+    "a bare id": (asking("f005"), 422, "Parameters.parameter[0].valueReference.reference"),
+    "another type": (asking("Patient/f005"), 422, "Parameters.parameter[0].valueReference.reference"),
+    "a practitioner without key": (
+        asking("Practitioner/f005"),
+        422,
+        "Parameters.parameter[0].valueReference",
+    ),
+    "an organization without key": (asking("Organization/1"), 422, "Parameters.parameter[0].valueReference"),
+    "a patient without key": (
+        asking(f"Patient/{DEMO_PATIENT}"),
+        422,
+        "Parameters.parameter[0].valueReference",
+    ),
+    "oneself": (asking(f"Practitioner/{ESMITH}"), 422, "Parameters.parameter[0].valueReference"),
+    "an unknown type": (
+        asking("Practitioner/x", "read", "Spaceship"),
+        400,
+        "Parameters.parameter[2].valueCode",
+    ),
+    "a type in clear": (
+        asking("Practitioner/x", "read", "Practitioner"),
+        400,
+        "Parameters.parameter[2].valueCode",
+    ),
+    "a type that is none": (
+        {
+            "resourceType": "Parameters",
+            "parameter": [*asking("Practitioner/x")["parameter"], {"name": "include", "valueBoolean": True}],
+        },
+        400,
+        "Parameters.parameter[2]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "path"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_asked_for_is_refused_in_words(
+    esmith: Caller, data_dir: Path, body: Any, status: int, path: str
+) -> None:
+    before = stored(data_dir)
+    assert_outcome(esmith.post(f"Patient/{DEMO_PATIENT}/$share", body), status, path=path)
+    assert stored(data_dir) == before
+
+
+def test_data_comes_along_with_a_patient_only(esmith: Caller, jdoe: Caller) -> None:
+    path = location(esmith.created(observation()))
+    response = esmith.post(f"{path}/$share", asking(jdoe, "read", "Observation"))
+    assert_outcome(response, 400, path="Parameters.parameter[2].valueCode")
+
+
+@pytest.mark.parametrize("operation", ["$share", "$access"])
+def test_what_is_not_there_or_not_the_callers_is_refused(
+    esmith: Caller, jdoe: Caller, patient: Resource, operation: str
+) -> None:
+    body = asking(esmith) if operation == "$share" else {"resourceType": "Parameters"}
+    assert_outcome(jdoe.post(f"{location(patient)}/{operation}", body), 403)
+    assert_outcome(jdoe.post(f"Patient/unknown/{operation}", body), 404)
+    assert_outcome(jdoe.post(f"Practitioner/{ESMITH}/{operation}", body), 404, "not-supported")
+    assert esmith.delete(location(patient)).status_code == 204
+    body = asking(jdoe) if operation == "$share" else {"resourceType": "Parameters"}
+    assert_outcome(esmith.post(f"{location(patient)}/{operation}", body), 410)
+
+
+def test_sharing_takes_the_callers_key(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    esmith.delete(f"/rest/icdx/v1/keychain/{ESMITH}")
+    assert_outcome(esmith.post(f"{location(patient)}/$share", asking(jdoe)), 403, "security")
+
+
+def test_a_recipient_is_known_by_its_client_id_too(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    owner = jdoe.account["dataOwnerId"]
+    party = esmith.get(f"Practitioner/{owner}").json
+    party["identifier"] = [{"system": "https://dxm.icure.dev", "value": "doctor-doe"}]
+    assert esmith.send("PUT", f"Practitioner/{owner}", party).status_code == 200
+    answer = share(esmith, location(patient), "Practitioner/doctor-doe")
+    assert references(answer, "recipient") == [f"Practitioner/{owner}"]
+    assert jdoe.get(location(patient)).status_code == 200
+
+
+def test_a_share_with_a_key_of_its_own_may_be_sent_again(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    sent = {"If_Match": f'W/"{patient["meta"]["versionId"]}"', "Idempotency_Key": "once"}
+    first, again = (esmith.post(f"{location(patient)}/$share", asking(jdoe), **sent) for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.headers["ETag"] == again.headers["ETag"]
+    assert_outcome(esmith.post(f"{location(patient)}/$share", asking(jdoe, "read"), **sent), 422)
+
+
+# answered later
+
+
+class Halting(BaseAdapter):
+    """Halts upstream calls of one path until they are let through."""
+
+    def __init__(self, app: Any, path: str) -> None:
+        super().__init__()
+        self.session = app.extensions["bridge"].upstream.session
+        self.inner = self.session.get_adapter(EMBEDDED_URL)
+        self.path, self.came, self.go_on = path, threading.Event(), threading.Event()
+        self.session.mount(EMBEDDED_URL, self)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        if self.path in request.url:
+            self.came.set()
+            assert self.go_on.wait(30)
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def answered(caller: Caller, url: str) -> Any:
+    """The answer that is found under a status URL."""
+    deadline = time.monotonic() + 30
+    while (response := caller.get(url)).status_code == 202:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return response
+
+
+def test_a_share_is_answered_later_when_the_caller_prefers_that(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    made = location(esmith.created(observation(patient["id"])))
+    halting = Halting(esmith.app, "contact/bulkSharedMetadataUpdate")
+    path, body = f"{location(patient)}/$share", asking(jdoe, "read", "Observation")
+    begun = esmith.post(path, body, Prefer="respond-async")
+    url = begun.headers["Content-Location"]
+    assert (begun.status_code, begun.data, url.startswith("http://localhost/rest/fhir/r4/")) == (
+        202,
+        b"",
+        True,
+    )
+    assert halting.came.wait(30)
+    waiting = esmith.get(url)
+    assert (waiting.status_code, waiting.headers["X-Progress"]) == (202, "0 of 1 documents are done.")
+    assert_outcome(jdoe.get(url), 404)
+    halting.go_on.set()
+    answer = answered(esmith, url)
+    assert answer.status_code == 200
+    assert references(answer.json, "shared") == [location(patient), made]
+    assert answer.headers["ETag"] == esmith.get(location(patient)).headers["ETag"]
+    assert jdoe.get(made).status_code == 200
+    assert esmith.delete(url).status_code == 202
+    assert_outcome(esmith.get(url), 404)
+
+
+def test_what_is_wrong_is_said_at_once_to_who_would_wait(esmith: Caller, patient: Resource) -> None:
+    response = esmith.post(f"{location(patient)}/$share", asking("Practitioner/f005"), Prefer="respond-async")
+    assert_outcome(response, 422)
+
+
+def test_a_share_does_not_outlive_its_keys(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    together(esmith, *(observation(patient["id"], effectiveDateTime=f"20{n:02}-01-01") for n in range(60)))
+    halting = Halting(esmith.app, "contact/bulkSharedMetadataUpdate")
+    path, body = f"{location(patient)}/$share", asking(jdoe, "read", "Observation")
+    url = esmith.post(path, body, Prefer="respond-async").headers["Content-Location"]
+    assert halting.came.wait(30)
+    assert esmith.delete(f"/rest/icdx/v1/keychain/{ESMITH}").status_code == 204
+    halting.go_on.set()
+    assert_outcome(answered(esmith, url), 403, "security")
+    assert len(jdoe.found("Observation")) == 50
+    assert esmith.load_key().status_code == 200
+    answer = share(esmith, location(patient), jdoe, "read", "Observation")
+    assert len(references(answer, "unchanged")) == 51
+    assert len(references(answer, "shared")) == 10

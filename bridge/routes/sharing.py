@@ -1,13 +1,29 @@
-"""The routes of sharing: $share and $access. https://hl7.org/fhir/R4/operations.html"""
+"""The routes of sharing: $share and $access, and of what goes on after its request was answered."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from typing import Any
 
-from bridge import sharing, wire
-from bridge.routes.answers import FHIR_BASE, body, fhir, if_match, write
+from flask import Blueprint, Response, request
+
+from bridge import jobs, logs, sharing, wire
+from bridge.interactions import Answer
+from bridge.once import Answers, once
+from bridge.routes.answers import (
+    FHIR_BASE,
+    base_url,
+    body,
+    bridge,
+    fhir,
+    if_match,
+    known_by,
+    logged_in,
+    preferences,
+    write,
+)
 from bridge.routes.fhir import instance, negotiate
-from bridge.sharing import SHARED
+from bridge.scope import Scope
+from bridge.sharing import SHARED, Share
 
 bp = Blueprint("sharing", __name__, url_prefix=FHIR_BASE)
 bp.before_request(negotiate)
@@ -16,8 +32,52 @@ bp.before_request(negotiate)
 def share(resource_type: str, logical_id: str) -> Response:
     """Shares a resource with another data owner, a Patient with its data when asked for."""
     asked, _, _ = instance(resource_type, logical_id)
-    begun = sharing.begin(asked, resource_type, logical_id, wire.parse(body()), if_match())
-    return write(begun.run(lambda: asked))
+    sent = body()
+    parameters, known = wire.parse(sent), known_by(sent)
+
+    def shared(scope: Scope, version: str | None) -> Answer:
+        begun = sharing.begin(scope, resource_type, logical_id, parameters, version)
+        return sharing.run(begun, lambda: scope)
+
+    def shared_once(scope: Scope) -> Answers:
+        return {0: shared(scope, if_match())}
+
+    if "respond-async" in preferences():
+        return _later(asked, sharing.begin(asked, resource_type, logical_id, parameters, if_match()))
+    answer = (shared_once(asked) if known.key is None else once(asked, known, shared_once))[0]
+    return write(answer if answer.resource else shared(asked, None))
+
+
+def _later(asked: Scope, begun: Share) -> Response:
+    """Returns where to look for the answer. https://hl7.org/fhir/R4/async.html"""
+    shared_by_all, header, base = bridge(), request.headers.get("Authorization"), base_url()
+
+    def work(told: jobs.Told) -> tuple[Any, str | None]:
+        answer = sharing.run(
+            begun,
+            lambda: shared_by_all.scope(header, base),
+            lambda done, of: told(f"{done} of {of} documents are done."),
+        )
+        return answer.resource, answer.version
+
+    job_id = jobs.begin(asked.state, asked.caller.user_id, work, logs.unexpected)
+    return fhir(None, 202, {"Content-Location": f"{base}/_status/{job_id}"})
+
+
+@bp.get("/_status/<job_id>")
+def status(job_id: str) -> Response:
+    """Tells how far a job is, and in the end its answer. https://hl7.org/fhir/R4/async.html"""
+    job = jobs.look(bridge().state, logged_in().user_id, job_id)
+    if job.status is None:
+        return fhir(None, 202, {"X-Progress": job.progress, "Retry-After": "1"})
+    return fhir(job.resource, job.status, {"ETag": f'W/"{job.version}"'} if job.version else {})
+
+
+@bp.delete("/_status/<job_id>")
+def cancel(job_id: str) -> Response:
+    """Ends a job after the step that it is at; what it did stays done. https://hl7.org/fhir/R4/async.html"""
+    jobs.cancel(bridge().state, logged_in().user_id, job_id)
+    return fhir(None, 202)
 
 
 def access(resource_type: str, logical_id: str) -> Response:

@@ -1,0 +1,183 @@
+"""Jobs: told to who began them, however they end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import jobs
+from bridge.errors import BusinessRule, Interrupted, NotFound, StateUnavailable, Throttled
+from bridge.jobs import Job, Told
+from bridge.state import Sqlite, State
+
+SECRET = b"s" * 32
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(Sqlite(tmp_path), SECRET)
+
+
+def quiet(error: BaseException) -> None:
+    raise AssertionError("nothing unforeseen happens here") from error
+
+
+def ended(state: State, user: str, job_id: str) -> Job:
+    """The job once it has ended."""
+    deadline = time.monotonic() + 30
+    while (job := jobs.look(state, user, job_id)).status is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return job
+
+
+def test_a_job_tells_its_progress_and_then_its_answer(state: State) -> None:
+    go_on, told = threading.Event(), threading.Event()
+
+    def work(tell: Told) -> tuple[Any, str | None]:
+        tell("half")
+        told.set()
+        assert go_on.wait(30)
+        return {"resourceType": "Parameters"}, "7"
+
+    job_id = jobs.begin(state, "ann", work, quiet)
+    assert told.wait(30)
+    assert jobs.look(state, "ann", job_id) == Job("half")
+    go_on.set()
+    job = ended(state, "ann", job_id)
+    assert (job.status, job.resource, job.version) == (200, {"resourceType": "Parameters"}, "7")
+    assert jobs.look(state, "ann", job_id) == job
+
+
+def test_a_job_is_nobody_elses(state: State) -> None:
+    job_id = jobs.begin(state, "ann", lambda tell: ({}, None), quiet)
+    ended(state, "ann", job_id)
+    for user, name in (("bob", job_id), ("ann", "another")):
+        for act in (jobs.look, jobs.cancel):
+            with pytest.raises(NotFound):
+                act(state, user, name)
+
+
+def failing(error: BaseException) -> Callable[[Told], tuple[Any, str | None]]:
+    def work(tell: Told) -> tuple[Any, str | None]:
+        raise error
+
+    return work
+
+
+def test_what_went_wrong_is_the_answer(state: State) -> None:
+    job = ended(state, "ann", jobs.begin(state, "ann", failing(BusinessRule("not so")), quiet))
+    assert job.status == 422
+    assert job.resource["issue"][0]["diagnostics"] == "not so"
+
+
+def test_what_nobody_foresaw_is_told_without_its_text(state: State) -> None:
+    heard: list[BaseException] = []
+    job = ended(state, "ann", jobs.begin(state, "ann", failing(ValueError("secret")), heard.append))
+    assert job.status == 500
+    assert "secret" not in str(job)
+    assert [str(error) for error in heard] == ["secret"]
+
+
+def test_a_cancelled_job_ends_with_its_next_step(state: State) -> None:
+    begun, go_on, after = threading.Event(), threading.Event(), threading.Event()
+
+    def work(tell: Told) -> tuple[Any, str | None]:
+        begun.set()
+        assert go_on.wait(30)
+        try:
+            tell("on")
+        except jobs.Cancelled:
+            after.set()
+            raise
+        return {}, None
+
+    job_id = jobs.begin(state, "ann", work, quiet)
+    assert begun.wait(30)
+    jobs.cancel(state, "ann", job_id)
+    go_on.set()
+    assert after.wait(30)
+    with pytest.raises(NotFound):
+        jobs.look(state, "ann", job_id)
+
+
+def test_a_worker_runs_so_many_jobs_at_once(state: State) -> None:
+    go_on = threading.Event()
+    begun = [
+        jobs.begin(state, "ann", lambda tell: ({}, str(go_on.wait(30))), quiet) for _ in range(jobs.AT_ONCE)
+    ]
+    with pytest.raises(Throttled):
+        jobs.begin(state, "ann", lambda tell: ({}, None), quiet)
+    go_on.set()
+    for job_id in begun:
+        ended(state, "ann", job_id)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            job_id = jobs.begin(state, "ann", lambda tell: ({}, None), quiet)
+            break
+        except Throttled:
+            assert time.monotonic() < deadline
+    ended(state, "ann", job_id)
+
+
+def _forever(folder: Path, told: Any) -> None:
+    def work(tell: Told) -> tuple[Any, str | None]:
+        tell("50 of 200 documents are done.")
+        told.put(job_id.get())
+        threading.Event().wait()
+        raise AssertionError
+
+    job_id: queue.Queue[str] = queue.Queue()
+    job_id.put(jobs.begin(State(Sqlite(folder), SECRET), "ann", work, quiet))
+    threading.Event().wait()
+
+
+def test_a_job_whose_worker_was_killed_is_told_as_broken_off(state: State, tmp_path: Path) -> None:
+    fresh = multiprocessing.get_context("spawn")
+    told = fresh.Queue()
+    worker = fresh.Process(target=_forever, args=(tmp_path, told))
+    worker.start()
+    job_id = told.get(timeout=60)
+    assert jobs.look(state, "ann", job_id) == Job("50 of 200 documents are done.")
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    with pytest.raises(Interrupted, match="50 of 200"):
+        jobs.look(state, "ann", job_id)
+    jobs.cancel(state, "ann", job_id)
+
+
+def test_a_job_that_lost_its_lock_ends(state: State, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(tell: Told) -> tuple[Any, str | None]:
+        begun.set()
+        assert go_on.wait(30)
+        tell("on")
+        raise AssertionError
+
+    job_id = jobs.begin(state, "ann", work, quiet)
+    assert begun.wait(30)
+    for file in (tmp_path / "locks").iterdir():
+        file.unlink()
+    go_on.set()
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            job = jobs.look(state, "ann", job_id)
+        except Interrupted:
+            job = Job()
+        if job.status is not None:
+            break
+        assert time.monotonic() < deadline
+    assert job.status == StateUnavailable.status
