@@ -23,13 +23,14 @@ from bridge.scope import Bridge
 from bridge.state import Backend, Sqlite, State, deployment_secret
 from bridge.upstream import Upstream
 
+from bridge.websockets import Websockets
 EMBEDDED_URL = "http://embedded.invalid"
 EMBEDDED_PATHS = ("/rest/v2", "/ws/v2")
 EXPOSED = ["ETag", "Location", "Content-Location", "X-Progress", "Last-Modified", "Warning", "X-Request-Id"]
 
 
-def create_app(config: Config) -> Flask:
-    """Returns the WSGI application of one process."""
+def create_app(config: Config, *, websockets: int = 4) -> Flask:
+    """Returns the WSGI application of one process, with at most so many websockets at once."""
     app = Flask("bridge")
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -58,6 +59,7 @@ def create_app(config: Config) -> Flask:
     _handle_errors(app)
     return app
 
+    app.wsgi_app = app.extensions["websockets"] = Websockets(app.wsgi_app, websockets)  # type: ignore[method-assign]
 
 class _Request(Request):
     """A request whose body is taken whole or not at all.

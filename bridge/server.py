@@ -75,6 +75,11 @@ class Quiet(Logger):  # type: ignore[misc]
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A gunicorn worker that repeats nothing of a request it cannot read, neither in its log nor in its answer."""
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begins to stop; who listens is sent away."""
+        self.wsgi.extensions["websockets"].stopping = True
+        super().handle_exit(sig, frame)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Logs the error by its type, and answers with an OperationOutcome."""
         unread = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)
@@ -167,6 +172,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Returns the application, warmed up; called once, before the workers are forked."""
         wire.warm_up()
         logs.configure()
-        application = create_app(self._config)
+        application = create_app(self._config, websockets=self.cfg.threads // 2)
         _spare_the_collector()
         return application

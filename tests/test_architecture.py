@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "config"),
+    ("errors", "config", "websockets"),
     ("upstream", "crypto", "wire"),
     ("state", "auth", "importing"),
     ("keychain", "jobs"),
@@ -39,6 +39,7 @@ NARROW: dict[str, set[str]] = {
     "config": set(),
     "upstream": {"errors"},
     "crypto": {"errors"},
+    "websockets": set(),
     "wire": {"errors"},
     "state": {"crypto", "errors"},
     "auth": {"upstream", "errors"},
@@ -161,7 +162,7 @@ def test_every_foreign_library_is_a_dependency() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {one.partition(">")[0].partition("=")[0].lower() for one in project["dependencies"]}
-    distributions = {"fhir": "fhir.resources", "flask_cors": "flask-cors", "jwt": "pyjwt"}
+    distributions = {"fhir": "fhir.resources", "flask_cors": "flask-cors", "jwt": "pyjwt", "simple_websocket": "simple-websocket"}
     through_another = {
         "werkzeug": "flask",
         "jsonpointer": "jsonpatch",

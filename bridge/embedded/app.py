@@ -13,7 +13,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from bridge.embedded import model, owner_routes, routes, web
+from bridge.embedded import listening, model, owner_routes, routes, web
 from bridge.embedded.access import Caller, hashed_access_keys
 from bridge.embedded.adapter import IN_PROCESS
 from bridge.embedded.auth import JWT_SECONDS, Authentication
@@ -97,6 +97,12 @@ def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bo
 
 
 def _caller() -> Caller:
+    @app.get("/ws/v2/notification/subscribe")
+    def subscribe() -> Response:
+        """Lets the caller listen to events, once whoever serves this has accepted the handshake."""
+        listening.accept(request.environ, opened, web.documents().caller)
+        return Response(status=101)
+
     kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
     authentication = web.authentication()
     if kind.lower() == "bearer":
@@ -105,6 +111,9 @@ def _caller() -> Caller:
         try:
             name, colon, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
+    if "jwt" in request.args and "Authorization" not in request.headers:
+        return authentication.caller_of(request.args["jwt"])
+    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
             raise LoginFailed() from None
         if colon:
             return authentication.verify(name, secret)

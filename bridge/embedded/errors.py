@@ -59,3 +59,15 @@ class Illegal(Refused):
     """A well-formed entity that must not exist, such as a circle of parents."""
 
     status = 422
+
+
+class Busy(Refused):
+    """There is no room for one more now."""
+
+    status = 503
+
+
+class NoWebsocket(Refused):
+    """What is here is for websockets only."""
+
+    status = 426

@@ -39,7 +39,17 @@ BUSY_TIMEOUT_SECONDS = 60
 CACHE_KIBIBYTES = 16_384
 CHECKPOINT_PAGES = 4096
 SCHEMA_VERSION = 1
-SCHEMA = """
+ENTRIES = """
+CREATE TABLE entries (
+    field  TEXT NOT NULL,
+    owner  TEXT NOT NULL,
+    key    TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    item   TEXT NOT NULL,
+    PRIMARY KEY (field, owner, key, number, item)
+) WITHOUT ROWID
+"""
+SCHEMA = f"""
 CREATE TABLE documents (
     type    TEXT NOT NULL,
     id      TEXT NOT NULL,
@@ -50,14 +60,7 @@ CREATE TABLE documents (
     body    BLOB NOT NULL,
     UNIQUE (type, id)
 );
-CREATE TABLE entries (
-    field  TEXT NOT NULL,
-    owner  TEXT NOT NULL,
-    key    TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    item   TEXT NOT NULL,
-    PRIMARY KEY (field, owner, key, number, item)
-) WITHOUT ROWID;
+{ENTRIES};
 CREATE TABLE service_versions (
     service  TEXT NOT NULL,
     modified INTEGER NOT NULL,
@@ -129,8 +132,8 @@ class Change:
     type: str
     id: str
     event: str
-    services: dict[str, str] | None
-    """Of a Contact: the event of each Service that changed; None when all its Services have the Contact's event."""
+    services: dict[str, str]
+    """Of a Contact: the event of each Service that changed."""
     gone: bytes | None
     """JSON of the document before the write, where what the change is about is no longer in the store."""
 
@@ -155,10 +158,10 @@ def next_rev(previous: str | None, content: bytes) -> str:
     return f"{generation + 1}-{digest.hexdigest()}"
 
 
-def _changed_services(before: Entity, after: Entity) -> dict[str, str]:
-    """Returns by id what happened to the Services of a Contact; one that was undeleted has them all changed."""
+def _changed_services(before: Entity | None, after: Entity | None) -> dict[str, str]:
+    """Returns by id what happened to the Services of a Contact; those of an undeleted one are as if changed."""
     old, new = index.newest_services(before), index.newest_services(after)
-    if "deletionDate" in before:
+    if before is not None and "deletionDate" in before:
         return dict.fromkeys(new, UPDATED)
     events = {
         key: UPDATED if key in old else CREATED for key, service in new.items() if old.get(key) != service
@@ -241,7 +244,7 @@ class View:
             (after, most),
         )
         return [
-            Change(number, kind, entity_id, event, None if services is None else orjson.loads(services), gone)
+            Change(number, kind, entity_id, event, orjson.loads(services or b"{}"), gone)
             for number, kind, entity_id, event, services, gone in rows
         ]
 
@@ -313,11 +316,9 @@ class Writing(View):
         deleted = after is None or "deletionDate" in after
         if entity_type.name in SILENT or (deleted and previous is not None and previous.deleted):
             return
-        services = None
-        if entity_type.name == "Contact" and before is not None and after is not None and not deleted:
-            services = _changed_services(before, after)
+        services = _changed_services(before, after) if entity_type.name == "Contact" else {}
         event = CREATED if before is None else DELETED if deleted else UPDATED
-        keeps = after is None or (services is not None and DELETED in services.values())
+        keeps = after is None or (not deleted and DELETED in services.values())
         now = time.time_ns() // 1_000_000
         number = self._connection.execute(
             "INSERT INTO changes (at, type, id, event, services, gone) VALUES (?, ?, ?, ?, ?, ?)",
@@ -326,7 +327,7 @@ class Writing(View):
                 entity_type.name,
                 (after or before or {})["id"],
                 event,
-                None if services is None else orjson.dumps(services).decode(),
+                orjson.dumps(services).decode() if services else None,
                 previous.body if keeps and previous is not None else None,
             ),
         ).lastrowid

@@ -1,0 +1,128 @@
+"""Websockets beside a WSGI application: it decides who may listen, here the connection is kept.
+
+Strategy: a handshake goes through the application like any request. `ROOM` in its environment says whether there is
+room for one more; where the application leaves a `TALK` there, the handshake is accepted and the talk has the
+connection, and with it the thread, until it returns.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from simple_websocket import ConnectionClosed, Server
+from simple_websocket.errors import SimpleWebsocketError
+
+ROOM, TALK = "websocket.room", "websocket.talk"
+GUNICORN_SOCKET = "gunicorn.socket"
+GOING_AWAY = 1001
+LONGEST_MESSAGE = 1024 * 1024
+SEND_SECONDS = 60
+"""After which a client that takes nothing is given up."""
+
+
+class Socket:
+    """One accepted connection, for the talk that has it."""
+
+    def __init__(self, connection: Server, websockets: Websockets) -> None:
+        self._connection = connection
+        self._websockets = websockets
+
+    def send(self, text: str) -> None:
+        """Sends a text. Raises `ConnectionError` when the client is gone."""
+        try:
+            self._connection.send(text)
+        except (ConnectionClosed, OSError) as e:
+            raise ConnectionError from e
+
+    def receive(self, seconds: float) -> str | None:
+        """Returns the next text, None when none came in so many seconds.
+
+        Raises `ConnectionError` when the client is gone or this process is about to end.
+        """
+        if self._websockets.stopping:
+            self.close(GOING_AWAY, "This server stops.")
+            raise ConnectionError
+        try:
+            message = self._connection.receive(timeout=seconds)
+        except (ConnectionClosed, OSError) as e:
+            raise ConnectionError from e
+        return message if isinstance(message, str) else None
+
+    def close(self, code: int, reason: str) -> None:
+        """Ends the connection with a code of RFC 6455 and a reason."""
+        with suppress(ConnectionClosed, OSError):
+            self._connection.close(code, reason)
+
+
+Talk = Callable[[Socket], None]
+
+
+class Websockets:
+    """A WSGI application with websockets, at most so many at once in this process."""
+
+    def __init__(self, application: Any, most: int) -> None:
+        self._application = application
+        self._room = threading.Semaphore(most)
+        self.stopping = False
+        """Whether no talk goes on: set when the process is about to end."""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: D102
+        if environ.get("HTTP_UPGRADE", "").lower() != "websocket" or GUNICORN_SOCKET not in environ:
+            plain: Iterable[bytes] = self._application(environ, start_response)
+            return plain
+        room = self._room.acquire(blocking=False)
+        try:
+            return self._answer(environ, room, start_response)
+        finally:
+            if room:
+                self._room.release()
+
+    def _answer(self, environ: dict[str, Any], room: bool, start_response: Any) -> Iterable[bytes]:
+        # Fact: werkzeug has routes of their own for handshakes; ours answer both, each in its words.
+        asked = {name: value for name, value in environ.items() if name != "HTTP_UPGRADE"} | {ROOM: room}
+        began: list[tuple[Any, ...]] = []
+        written: list[bytes] = []
+
+        def begin(*arguments: Any) -> Callable[[bytes], None]:
+            began[:] = [arguments]
+            return written.append
+
+        body = self._application(asked, begin)
+        try:
+            written.extend(body)
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+        talk: Talk | None = asked.get(TALK)
+        if talk is None:
+            start_response(*began[-1])
+            return written
+        self._talk(environ, talk)
+        # Fact: to gunicorn this says that the connection is done with, and that nothing more is to be sent on it.
+        raise StopIteration
+
+    def _talk(self, environ: dict[str, Any], talk: Talk) -> None:
+        # Fact: gunicorn's sockets block; without an end to that, a client that reads nothing keeps the thread.
+        seconds = struct.pack("ll", SEND_SECONDS, 0)
+        environ[GUNICORN_SOCKET].setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        try:
+            connection = Server.accept(
+                environ,
+                max_message_size=LONGEST_MESSAGE,
+                thread_class=partial(threading.Thread, daemon=True),
+            )
+        except (SimpleWebsocketError, OSError):
+            return
+        one = Socket(connection, self)
+        try:
+            talk(one)
+        except ConnectionError:
+            return
+        finally:
+            one.close(1000, "")

@@ -1,0 +1,186 @@
+"""iCure's events over websockets, from one worker process to listeners of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from simple_websocket import Client, ConnectionClosed
+
+from bridge import demo
+from tests.helpers import Server, basic, serving
+
+SECONDS = 10
+PACKAGE = "org.taktik.icure.entities."
+SUBSCRIBE = "/ws/v2/notification/subscribe"
+
+
+class Listener:
+    """Somebody who listens to the server under test."""
+
+    def __init__(self, server: Server, account: dict[str, str], **headers: str) -> None:
+        self.url = server.url.replace("http://", "ws://") + SUBSCRIBE
+        self.socket = Client.connect(self.url, headers={"Authorization": basic(account), **headers})
+
+    def wants(self, kind: str, *events: str, **filter_: Any) -> Listener:
+        said = {"entityClass": PACKAGE + kind, "eventTypes": events, "filter": {"filter": filter_}}
+        self.socket.send(json.dumps(said))
+        return self
+
+    def next(self) -> dict[str, Any]:
+        """Returns the next entity; `ping` is answered on the way."""
+        while True:
+            text = self.socket.receive(timeout=SECONDS)
+            assert text is not None, "nothing was heard"
+            if text != "ping":
+                return dict(json.loads(text))
+            self.socket.send("pong")
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[Server]:
+    with serving(data_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def esmith(data_dir: Path) -> dict[str, str]:
+    return next(a for a in demo.accounts(data_dir) if a["name"] == "esmith")
+
+
+def call(
+    server: Server, account: dict[str, str], method: str, path: str, entity: Any = None
+) -> dict[str, Any]:
+    """Returns the answer of iCure's API, asked over a connection of its own: of any worker."""
+    url = f"{server.url}/rest/v2/{path}"
+    headers = {"Authorization": basic(account), "Connection": "close"}
+    response = requests.request(method, url, json=entity, headers=headers)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def patient(account: dict[str, str], **members: Any) -> dict[str, Any]:
+    owner = account["dataOwnerId"]
+    legacy = {owner: [{"owner": owner, "delegatedTo": owner, "key": "aa"}]}
+    return {"id": str(uuid.uuid4()), "lastName": "Eiffel", "delegations": legacy, **members}
+
+
+def mine(account: dict[str, str]) -> dict[str, str]:
+    return {"$type": "PatientByHcPartyFilter", "healthcarePartyId": account["dataOwnerId"]}
+
+
+def test_every_listener_hears_of_what_any_worker_writes(server: Server, esmith: dict[str, str]) -> None:
+    listeners = [
+        Listener(server, esmith).wants("Patient", "CREATE", "UPDATE", "DELETE", **mine(esmith))
+        for _ in range(4)
+    ]
+    assert [one.socket.receive(timeout=0.5) for one in listeners] == [None] * 4
+    made = [call(server, esmith, "POST", "patient", patient(esmith)) for _ in range(6)]
+    for one in listeners:
+        assert [one.next() for _ in made] == made
+    changed = call(server, esmith, "PUT", "patient", made[0] | {"firstName": "Gustave"})
+    call(server, esmith, "DELETE", f"patient/{changed['id']}?rev={changed['rev']}")
+    for one in listeners:
+        heard = [one.next() for _ in range(2)]
+        assert {h["id"] for h in heard} == {changed["id"]}
+        assert "deletionDate" in heard[1]
+
+
+def test_a_jwt_in_the_url_does_for_browsers(server: Server, esmith: dict[str, str]) -> None:
+    login = {"username": esmith["login"], "password": esmith["password"]}
+    token = requests.post(f"{server.url}/rest/v2/auth/login", json=login).json()["token"]
+    url = f"{server.url.replace('http', 'ws')}{SUBSCRIBE}?jwt={token}"
+    listener = Listener.__new__(Listener)
+    listener.socket = Client.connect(url)
+    listener.wants("Patient", "CREATE", **mine(esmith))
+    made = call(server, esmith, "POST", "patient", patient(esmith))
+    assert listener.next() == made
+    listener.socket.close()
+
+
+REFUSED = {
+    "no JSON": "pong",
+    "no subscription": "[]",
+    "no events": json.dumps({"entityClass": f"{PACKAGE}Patient", "eventTypes": [], "filter": {}}),
+    "an event there is not": json.dumps({"entityClass": f"{PACKAGE}Patient", "eventTypes": ["READ"]}),
+    "a class there is not": json.dumps({"entityClass": "java.lang.String", "eventTypes": ["CREATE"]}),
+    "no filter": json.dumps({"entityClass": f"{PACKAGE}Patient", "eventTypes": ["CREATE"], "filter": 7}),
+    "someone else's": json.dumps(
+        {
+            "entityClass": f"{PACKAGE}Patient",
+            "eventTypes": ["CREATE"],
+            "filter": {"$type": "PatientByHcPartyFilter", "healthcarePartyId": "another"},
+        }
+    ),
+    "a filter that is not about one entity": json.dumps(
+        {
+            "entityClass": f"{PACKAGE}embed.Service",
+            "eventTypes": ["CREATE"],
+            "filter": {
+                "$type": "UnionFilter",
+                "filters": [
+                    {"$type": "ServiceByHcPartyTagPrefixFilter", "tagType": "a", "tagCodePrefix": "b"}
+                ],
+            },
+        }
+    ),
+    "keys that are none": json.dumps(
+        {"entityClass": f"{PACKAGE}Patient", "eventTypes": ["CREATE"], "filter": {}, "accessControlKeys": "?"}
+    ),
+}
+
+
+def test_what_is_no_subscription_ends_the_connection_in_words(server: Server, esmith: dict[str, str]) -> None:
+    for what, text in REFUSED.items():
+        listener = Listener(server, esmith)
+        listener.socket.send(text)
+        with pytest.raises(ConnectionClosed) as closed:
+            listener.socket.receive(timeout=SECONDS)
+        assert closed.value.reason == 1008, what
+        assert closed.value.message, what
+
+
+def handshake(server: Server, **headers: str) -> requests.Response:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+        "Sec-WebSocket-Version": "13",
+    }
+    return requests.get(server.url + SUBSCRIBE, headers={**upgrade, **headers})
+
+
+def test_who_has_not_logged_in_hears_nothing(server: Server, esmith: dict[str, str]) -> None:
+    assert handshake(server).status_code == 401
+    assert handshake(server, Authorization="Bearer no.such.token").status_code == 401
+    assert requests.get(server.url + SUBSCRIBE, headers={"Authorization": basic(esmith)}).status_code == 426
+
+
+def test_listeners_leave_half_of_the_threads_to_others(data_dir: Path, esmith: dict[str, str]) -> None:
+    with serving(data_dir, "--threads", "4", workers=1) as server:
+        listeners = [Listener(server, esmith).wants("Patient", "CREATE", **mine(esmith)) for _ in range(2)]
+        full = handshake(server, Authorization=basic(esmith))
+        assert (full.status_code, list(full.json())) == (503, ["message"])
+        made = call(server, esmith, "POST", "patient", patient(esmith))
+        assert [one.next() for one in listeners] == [made, made]
+        listeners[0].socket.close()
+        while handshake(server, Authorization=basic(esmith)).status_code == 503:
+            pass
+
+
+def test_a_worker_that_is_told_to_stop_sends_its_listeners_away(
+    server: Server, esmith: dict[str, str]
+) -> None:
+    listener = Listener(server, esmith).wants("Patient", "CREATE", **mine(esmith))
+    for worker in server.workers():
+        os.kill(worker, signal.SIGTERM)
+    with pytest.raises(ConnectionClosed) as closed:
+        listener.socket.receive(timeout=SECONDS)
+    assert closed.value.reason == 1001
