@@ -7,6 +7,7 @@ FHIR-shaped SDK knows the type of a resource by a tag.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from mappings.codecs import distinct
 from mappings.datatypes import Codings, coding
@@ -60,11 +61,24 @@ class Grouped:
     def to_icure(self, value: Json, onto: Json, context: Context) -> Json:
         """Returns a stub for each coding that has a code."""
         stubs: list[Entity] = []
-        for at, concept in enumerate(value or ()):
-            where = f"{self._element}.{at}" if at else self._element
-            stubs += Codings(where).stubs(concept.get("coding"), onto or [])
+        concepts = [concept.get("coding") for concept in value or ()]
+        for codings, where in zip(concepts, self._contexts(concepts, onto or []), strict=True):
+            stubs += Codings(where).stubs(codings, onto or [])
         mute = [stub for stub in onto or () if coding(stub) is None]
         return distinct([*stubs, *mute]) or None
+
+    def _contexts(self, concepts: list[Json], old: list[Entity]) -> list[str]:
+        """Returns a context for each concept: the one that a coding of it had, else a free one."""
+        found: dict[int, str] = {}
+        for where in dict.fromkeys(stub["context"] for stub in old):
+            group = [stub for stub in old if stub["context"] == where]
+            for at, codings in enumerate(concepts):
+                if at not in found and any(stub in group for stub in Codings(where).stubs(codings, group)):
+                    found[at] = where
+                    break
+        names = (f"{self._element}.{n}" if n else self._element for n in count())
+        free = (name for name in names if name not in found.values())
+        return [found[at] if at in found else next(free) for at in range(len(concepts))]
 
     def to_fhir(self, value: Json, context: Context) -> Json:
         """Returns a concept for each context."""

@@ -418,3 +418,28 @@ IS_OBSERVATION = {
 def test_which_services_are_observations(service: Entity, wanted: bool) -> None:
     assert is_observation(service) is wanted
     assert is_observation(OBSERVATION.slot.put(service, "sealed")) is wanted
+
+
+CATEGORY_TAGS = [
+    {"type": INTERPRETATION, "code": "H", "context": "category"},
+    {"type": INTERPRETATION, "code": "L", "context": "category.1"},
+]
+CATEGORIES_NOW = {
+    "one in front that iCure cannot say": ([{"text": "a"}, coded("H"), coded("L")], CATEGORY_TAGS),
+    "one in front": (
+        [coded("N"), coded("H"), coded("L")],
+        [{"type": INTERPRETATION, "code": "N", "context": "category.2"}, *CATEGORY_TAGS],
+    ),
+    "the other order": ([coded("L"), coded("H")], CATEGORY_TAGS[::-1]),
+    "the first gone": ([coded("L")], CATEGORY_TAGS[1:]),
+}
+
+
+@pytest.mark.parametrize(("category", "wanted"), CATEGORIES_NOW.values(), ids=CATEGORIES_NOW)
+def test_a_category_keeps_its_tags_wherever_it_comes_to_stand(
+    category: list[Resource], wanted: list[Entity]
+) -> None:
+    was, residue = written(OBSERVATION, {"status": "final", "category": [coded("H"), coded("L")]})
+    service, kept = OBSERVATION.to_icure({"status": "final", "category": category}, was, residue, CONTEXT)
+    assert [t for t in service["tags"] if "category" in t.get("context", "")] == wanted
+    assert OBSERVATION.to_fhir(service, kept, CONTEXT)["category"] == category
