@@ -21,9 +21,10 @@ from bridge.routes import fhir, health, keychain, sharing, users
 from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
 from bridge.state import Backend, Sqlite, State, deployment_secret
+from bridge.throttle import Throttle
 from bridge.upstream import Upstream
-
 from bridge.websockets import Websockets
+
 EMBEDDED_URL = "http://embedded.invalid"
 EMBEDDED_PATHS = ("/rest/v2", "/ws/v2")
 EXPOSED = ["ETag", "Location", "Content-Location", "X-Progress", "Last-Modified", "Warning", "X-Request-Id"]
@@ -39,12 +40,14 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret = deployment_secret(config.data_dir, config.secret_file)
     state = State(_backend(config), secret)
-    upstream = _upstream(app, config)
+    throttle = Throttle(state, config.trusts)
+    upstream = _upstream(app, config, throttle)
     app.extensions["bridge"] = Bridge(
         config=config,
         upstream=upstream,
         state=state,
-        authenticator=Authenticator(upstream),
+        throttle=throttle,
+        authenticator=Authenticator(upstream, throttle),
         keychain=Keychain(state, secret, config),
         manifests=load_manifests(config.encrypted_fields_file),
     )
@@ -56,10 +59,10 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
         )
     app.after_request(packed)
     logs.watch(app)
+    app.wsgi_app = app.extensions["websockets"] = Websockets(app.wsgi_app, websockets)  # type: ignore[method-assign]
     _handle_errors(app)
     return app
 
-    app.wsgi_app = app.extensions["websockets"] = Websockets(app.wsgi_app, websockets)  # type: ignore[method-assign]
 
 class _Request(Request):
     """A request whose body is taken whole or not at all.
@@ -88,10 +91,10 @@ def _backend(config: Config) -> Backend:
     return Redis(config.state_url)
 
 
-def _upstream(app: Flask, config: Config) -> Upstream:
+def _upstream(app: Flask, config: Config, throttle: Throttle) -> Upstream:
     if not config.embedded:
         return Upstream(config.icure_url)
-    embedded = create_embedded(config.data_dir)
+    embedded = create_embedded(config.data_dir, guard=throttle)
     session = requests.Session()
     session.mount(EMBEDDED_URL, InProcess(embedded))
     app.wsgi_app = _Beside(app.wsgi_app, embedded)  # type: ignore[method-assign]

@@ -1,5 +1,7 @@
 """Who is calling: iCure says so, at the latest every 60 seconds anew.
 
+Strategy: wrong passwords are counted (see `throttle`); who is remembered is not counted and does not wait.
+
 Rule: neither a password nor an Authorization header is kept; a verified caller is remembered under an HMAC of it.
 """
 
@@ -16,7 +18,8 @@ import jwt
 from cachetools import TTLCache, cached
 from cachetools.keys import hashkey
 
-from bridge.errors import Forbidden, NotLoggedIn
+from bridge.errors import Forbidden, NotLoggedIn, Throttled
+from bridge.throttle import Throttle
 from bridge.upstream import Client, Tokens, Upstream
 from mappings.values import Entity
 
@@ -33,6 +36,8 @@ class Credential:
     secret: bytes = field(repr=False)
     ends: float | None = None
     login: str | None = field(default=None, repr=False)
+    address: str = field(default="", repr=False)
+    """Where it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +70,17 @@ class Login:
 class Authenticator:
     """Turns an Authorization header into a caller."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, throttle: Throttle) -> None:
         self._upstream = upstream
+        self._throttle = throttle
         self._hmac_key = secrets.token_bytes(32)
         self._remembered: TTLCache[object, Login] = TTLCache(maxsize=4096, ttl=REMEMBER_SECONDS)
         self._login = cached(
             self._remembered, key=lambda credential: hashkey(credential.id), condition=threading.Condition()
         )(self._verify)
 
-    def credential(self, header: str | None) -> Credential:
-        """Returns what the header shows. Raises `NotLoggedIn` when it shows nothing."""
+    def credential(self, header: str | None, address: str = "") -> Credential:
+        """Returns what the header shows, sent from this address. Raises `NotLoggedIn` when it shows nothing."""
         scheme, _, value = (header or "").partition(" ")
         value = value.strip()
         hidden = hmac.new(self._hmac_key, (header or "").encode(), hashlib.sha256).hexdigest()
@@ -87,13 +93,13 @@ class Authenticator:
                 raise NotLoggedIn("The Authorization header is not Basic base64(login:password).") from e
             login, colon, password = pair.partition(":")
             if colon and login and password:
-                return Credential(hidden, pair.encode(), login=login)
+                return Credential(hidden, pair.encode(), login=login, address=address)
         raise NotLoggedIn(
             "Send your iCure login: Authorization: Basic base64(login:password), or Bearer <JWT>."
         )
 
     def identify(self, credential: Credential) -> Caller:
-        """Returns the caller. Raises `NotLoggedIn`, or `Forbidden` for a user who is no data owner."""
+        """Returns the caller. Raises `NotLoggedIn`, `Throttled`, or `Forbidden` for a user who is no data owner."""
         caller = self._login(credential).caller
         if caller is None:
             raise Forbidden(
@@ -102,15 +108,14 @@ class Authenticator:
         return caller
 
     def login(self, credential: Credential) -> Login:
-        """Returns the user, who need not be a data owner. Raises `NotLoggedIn`."""
+        """Returns the user, who need not be a data owner. Raises `NotLoggedIn`, `Throttled`."""
         return self._login(credential)
 
     def _verify(self, credential: Credential) -> Login:
         if credential.login is None:
             tokens = Tokens(credential.secret.decode())
         else:
-            password = credential.secret.decode().partition(":")[2]
-            tokens = self._upstream.login(credential.login, password)
+            tokens = self._tried(credential.login, credential)
         client = Client(self._upstream, tokens)
         user = client.current_user()
         for member, kind in _OWNERS:
@@ -125,6 +130,22 @@ class Authenticator:
                 )
                 return Login(user["id"], client, caller)
         return Login(user["id"], client)
+
+    def _tried(self, login: str, credential: Credential) -> Tokens:
+        """Returns the tokens of a login. Raises `NotLoggedIn`, and `Throttled` after too many wrong passwords."""
+        wait = self._throttle.wait(login, credential.address)
+        if wait:
+            raise Throttled(
+                f"There were too many wrong passwords. Try again in {wait} seconds.",
+                headers={"Retry-After": str(wait)},
+            )
+        try:
+            tokens = self._upstream.login(login, credential.secret.decode().partition(":")[2])
+        except NotLoggedIn:
+            self._throttle.failed(login, credential.address)
+            raise
+        self._throttle.succeeded(login, credential.address)
+        return tokens
 
 
 def _ancestors(client: Client, data_owner_id: str) -> tuple[str, ...]:

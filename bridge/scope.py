@@ -17,6 +17,7 @@ from bridge.crypto.manifest import Manifests
 from bridge.errors import Issue
 from bridge.keychain import Keychain
 from bridge.state import Hold, State
+from bridge.throttle import Throttle
 from bridge.upstream import Client, Upstream
 from mappings.engine import Context
 
@@ -99,15 +100,19 @@ class Bridge:
     config: Config
     upstream: Upstream
     state: State
+    throttle: Throttle
     authenticator: Authenticator
     keychain: Keychain
     manifests: Manifests
     known_parties: Memory[bool] = field(default_factory=lambda: Memory(100_000))
     open_entries: Memory[tuple[str, str]] = field(default_factory=lambda: Memory(10_000))
 
-    def scope(self, authorization: str | None, base: str) -> Scope:
-        """Returns the scope of a caller with its keys open. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
-        credential = self.authenticator.credential(authorization)
+    def scope(self, authorization: str | None, base: str, address: str = "") -> Scope:
+        """Returns the scope of a caller at an address, with its keys open.
+
+        Raises `NotLoggedIn`, `Throttled`, `Forbidden`, `KeyMissing`.
+        """
+        credential = self.authenticator.credential(authorization, address)
         caller = self.authenticator.identify(credential)
         keyring = self.keychain.open(caller, credential)
         return Scope(

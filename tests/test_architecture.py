@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "websockets"),
     ("upstream", "crypto", "wire"),
-    ("state", "auth", "importing"),
+    ("state", "importing"),
+    ("throttle",),
+    ("auth",),
     ("keychain", "jobs"),
     ("scope",),
     ("homes", "patch"),
@@ -37,19 +39,20 @@ ORDER: tuple[tuple[str, ...], ...] = (
 NARROW: dict[str, set[str]] = {
     "errors": set(),
     "config": set(),
+    "websockets": set(),
     "upstream": {"errors"},
     "crypto": {"errors"},
-    "websockets": set(),
     "wire": {"errors"},
     "state": {"crypto", "errors"},
-    "auth": {"upstream", "errors"},
+    "throttle": {"state"},
+    "auth": {"throttle", "upstream", "errors"},
     "importing": {"crypto", "wire", "errors"},
     "jobs": {"state", "errors"},
     "patch": {"wire", "errors"},
     "journal": {"plan", "scope", "state", "upstream", "config", "errors"},
     "logs": {"search", "errors"},
-}
     "users": {"homes", "upstream", "errors"},
+}
 """Parts that may import no more than this, although more is lower."""
 TOP = {"app", "server", "demo", "cli"}
 """Where parts meet; nobody imports these but they each other."""

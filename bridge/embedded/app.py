@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from bridge.embedded import listening, model, owner_routes, routes, web
 from bridge.embedded.access import Caller, hashed_access_keys
 from bridge.embedded.adapter import IN_PROCESS
-from bridge.embedded.auth import JWT_SECONDS, Authentication
+from bridge.embedded.auth import JWT_SECONDS, Attempt, Authentication, Guard
 from bridge.embedded.documents import Documents
-from bridge.embedded.errors import LoginFailed, Refused
+from bridge.embedded.errors import LoginFailed, Refused, TooManyAttempts
 from bridge.embedded.store import Store
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
@@ -57,9 +57,12 @@ class EmbeddedApp(Flask):
         return web.json({"message": "Internal server error"}, 500)
 
 
-def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bool = True) -> EmbeddedApp:
+def create_app(
+    data_dir: Path, *, store: Store | None = None, enforce_access: bool = True, guard: Guard | None = None
+) -> EmbeddedApp:
     """Returns the application that serves the store in `data_dir` at `/rest/v2`.
 
+    `guard` holds up who guesses passwords over HTTP; calls from inside the process are for the caller to guard.
     With `enforce_access=False` every user sees and changes everything, as with the open-source server.
     """
     app = EmbeddedApp(__name__, static_folder=None)
@@ -67,6 +70,7 @@ def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bo
     opened = store or Store(data_dir)
     app.extensions["store"] = opened
     app.extensions["authentication"] = Authentication(opened)
+    app.extensions["guard"] = guard
 
     @app.before_request
     def identify() -> None:
@@ -85,11 +89,19 @@ def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bo
         response = web.json({"message": error.text}, error.status)
         if isinstance(error, LoginFailed):
             response.headers["WWW-Authenticate"] = 'Basic realm="icure"'
+        if isinstance(error, TooManyAttempts):
+            response.headers["Retry-After"] = str(error.seconds)
         return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         return web.json({"message": error.name}, error.code or 500)
+
+    @app.get("/ws/v2/notification/subscribe")
+    def subscribe() -> Response:
+        """Lets the caller listen to events, once whoever serves this has accepted the handshake."""
+        listening.accept(request.environ, opened, web.documents().caller)
+        return Response(status=101)
 
     for blueprint in (_session_routes(), *routes.all_routes(), *owner_routes.all_routes()):
         app.register_blueprint(blueprint)
@@ -97,27 +109,29 @@ def create_app(data_dir: Path, *, store: Store | None = None, enforce_access: bo
 
 
 def _caller() -> Caller:
-    @app.get("/ws/v2/notification/subscribe")
-    def subscribe() -> Response:
-        """Lets the caller listen to events, once whoever serves this has accepted the handshake."""
-        listening.accept(request.environ, opened, web.documents().caller)
-        return Response(status=101)
-
-    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    """Returns who calls. A browser, which cannot give a websocket headers, shows its JWT in the URL."""
     authentication = web.authentication()
+    if "jwt" in request.args and "Authorization" not in request.headers:
+        return authentication.caller_of(request.args["jwt"])
+    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return authentication.caller_of(credentials.strip())
     if kind.lower() == "basic":
         try:
             name, colon, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
-    if "jwt" in request.args and "Authorization" not in request.headers:
-        return authentication.caller_of(request.args["jwt"])
-    kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
             raise LoginFailed() from None
         if colon:
-            return authentication.verify(name, secret)
+            return authentication.verify(name, secret, _attempt(name))
     raise LoginFailed()
+
+
+def _attempt(name: str) -> Attempt | None:
+    """Returns the login under this name as its guard counts it, None where nobody guards."""
+    guard: Guard | None = current_app.extensions["guard"]
+    if guard is None or request.environ.get(IN_PROCESS):
+        return None
+    return Attempt(guard, name, guard.origin(request.remote_addr, request.headers.get("X-Forwarded-For", "")))
 
 
 def _session_routes() -> Blueprint:
@@ -129,10 +143,10 @@ def _session_routes() -> Blueprint:
         if "username" not in credentials or "password" not in credentials:
             raise LoginFailed()
         seconds = web.integer_argument("duration", JWT_SECONDS)
-        group = request.args.get("groupId")
+        name, group = credentials["username"], request.args.get("groupId")
         return web.json(
             web.authentication().login(
-                credentials["username"], credentials["password"], seconds or JWT_SECONDS, group
+                name, credentials["password"], seconds or JWT_SECONDS, group, _attempt(name)
             )
         )
 

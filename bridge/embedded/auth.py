@@ -21,13 +21,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 
 from bridge.embedded.access import Caller
 from bridge.embedded.entities import DATA_OWNERS, DEVICE, HEALTHCARE_PARTY, USER, EntityType
-from bridge.embedded.errors import BadRequest, LoginFailed, SecretTooShort, Unknown
+from bridge.embedded.errors import BadRequest, LoginFailed, SecretTooShort, TooManyAttempts, Unknown
 from bridge.embedded.model import MAX_INTEGER, Entity
 from bridge.embedded.store import Credential, Document, Store, View, Writing
 
@@ -168,6 +168,41 @@ class _Remembered:
     until: float
 
 
+class Guard(Protocol):
+    """Counts wrong passwords, by login and by address; whoever serves the store brings one."""
+
+    def origin(self, peer: str | None, forwarded: str) -> str:
+        """Returns the address that a request came from, given its `X-Forwarded-For`."""
+
+    def wait(self, login: str, address: str) -> int:
+        """Returns in how many seconds the next try is allowed; 0 for at once."""
+
+    def failed(self, login: str, address: str) -> None:
+        """Counts a wrong password."""
+
+    def succeeded(self, login: str, address: str) -> None:
+        """Learns of a right one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A login from outside, which its guard may hold up."""
+
+    guard: Guard
+    name: str
+    address: str
+
+    def begin(self) -> None:
+        """Raises `TooManyAttempts` while the next try has to wait."""
+        wait = self.guard.wait(self.name, self.address)
+        if wait:
+            raise TooManyAttempts(wait)
+
+    def end(self, *, well: bool) -> None:
+        """Tells the guard how it went."""
+        (self.guard.succeeded if well else self.guard.failed)(self.name, self.address)
+
+
 class Authentication:
     """Logins and tokens of one store, in one process."""
 
@@ -181,8 +216,8 @@ class Authentication:
         """Whom a JWT names, and until when (epoch seconds)."""
         self._lock = threading.Lock()
 
-    def verify(self, name: str, secret: str) -> Caller:
-        """Returns the user with this name and password or token; raises `LoginFailed`."""
+    def verify(self, name: str, secret: str, attempt: Attempt | None = None) -> Caller:
+        """Returns the user with this name and password or token; raises `LoginFailed`, `TooManyAttempts`."""
         mark = hmac.digest(self._process_key, f"{name}\0{secret}".encode(), "sha256")
         known = self._remembered.get(mark)
         with self._store.reading() as view:
@@ -190,15 +225,21 @@ class Authentication:
                 document = view.get(USER, known.user_id)
                 if document is not None and document.rev == known.rev:
                     return caller_for(view, document.entity)
+            if attempt is not None:
+                attempt.begin()
             candidates = [(user, view.credentials(user.id)) for user in _candidates(view, name)]
         for user, credentials in candidates:
             matched = self._matching(credentials, secret)
             if matched is not None:
                 self._remember(mark, user, matched)
+                if attempt is not None:
+                    attempt.end(well=True)
                 with self._store.reading() as view:
                     return caller_for(view, user.entity)
         if not any(credentials for _, credentials in candidates):
             digest(secret, self._no_salt)
+        if attempt is not None:
+            attempt.end(well=False)
         raise LoginFailed()
 
     @staticmethod
@@ -224,14 +265,19 @@ class Authentication:
             self._remembered[mark] = _Remembered(user.id, user.rev, time.monotonic() + seconds)
 
     def login(
-        self, name: str, secret: str, seconds: int = JWT_SECONDS, group: str | None = None
+        self,
+        name: str,
+        secret: str,
+        seconds: int = JWT_SECONDS,
+        group: str | None = None,
+        attempt: Attempt | None = None,
     ) -> dict[str, Any]:
-        """Returns the answer to a login: an authentication JWT and a refresh JWT; raises `LoginFailed`."""
+        """Returns the answer to a login: an authentication JWT and a refresh JWT; raises as `verify`."""
         if len(secret) < SHORTEST_SECRET:
             raise SecretTooShort(f"a secret has {SHORTEST_SECRET} characters at least")
         if not 0 < seconds <= JWT_SECONDS:
             raise LoginFailed(f"duration must be between 1 and {JWT_SECONDS} seconds")
-        caller = self.verify(name, secret)
+        caller = self.verify(name, secret, attempt)
         _check_group(group)
         return {
             "token": self._auth_jwt(caller, seconds),

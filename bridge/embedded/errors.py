@@ -55,6 +55,16 @@ class SecretTooShort(Refused):
     status = 412
 
 
+class TooManyAttempts(Refused):
+    """There were so many wrong passwords that the next try has to wait."""
+
+    status = 429
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many wrong passwords: try again in {seconds} seconds")
+        self.seconds = seconds
+
+
 class Illegal(Refused):
     """A well-formed entity that must not exist, such as a circle of parents."""
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from flask import Response, current_app, g, request
 
 from bridge import journal, wire
-from bridge.auth import Caller
+from bridge.auth import Caller, Credential
 from bridge.errors import Invalid, Issue, TooLarge, UnsupportedMediaType, explain, outcome
 from bridge.interactions import ABSENT, Answer
 from bridge.once import Request
@@ -38,7 +38,7 @@ def scope() -> Scope:
 
     Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`.
     """
-    asked = bridge().scope(request.headers.get("Authorization"), base_url())
+    asked = bridge().scope(request.headers.get("Authorization"), base_url(), origin())
     journal.recovered(asked)
     return asked
 
@@ -66,8 +66,17 @@ def _heard() -> bool:
 
 def logged_in() -> Caller:
     """Returns this request's caller, whether or not its keys are open. Raises `NotLoggedIn`, `Forbidden`."""
-    authenticator = bridge().authenticator
-    return authenticator.identify(authenticator.credential(request.headers.get("Authorization")))
+    return bridge().authenticator.identify(credential())
+
+
+def credential() -> Credential:
+    """Returns what this request's caller shows. Raises `NotLoggedIn` when it shows nothing."""
+    return bridge().authenticator.credential(request.headers.get("Authorization"), origin())
+
+
+def origin() -> str:
+    """Returns the address that this request came from, as far as trusted proxies tell it."""
+    return bridge().throttle.origin(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
 
 
 def base_url() -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from bridge import wire
 from bridge.auth import Caller, Credential
 from bridge.errors import Invalid
 from bridge.homes import instant
 from bridge.keychain import Loaded
-from bridge.routes.answers import body, bridge
+from bridge.routes.answers import body, bridge, credential
 
 bp = Blueprint("keychain", __name__, url_prefix="/rest/icdx/v1/keychain")
 
@@ -39,8 +39,8 @@ def unload(data_owner_id: str) -> Response:
 
 
 def _caller() -> tuple[Caller, Credential]:
-    credential = bridge().authenticator.credential(request.headers.get("Authorization"))
-    return bridge().authenticator.identify(credential), credential
+    shown = credential()
+    return bridge().authenticator.identify(shown), shown
 
 
 def _told(loaded: Loaded, *, one: bool = False) -> Response:

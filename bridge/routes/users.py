@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from bridge import users, wire
 from bridge.auth import Login
-from bridge.routes.answers import body, bridge, if_match
+from bridge.routes.answers import body, bridge, credential, if_match
 
 bp = Blueprint("users", __name__, url_prefix="/rest/icdx/v1")
 
@@ -75,8 +75,7 @@ def end_token(name: str) -> Response:
 
 
 def _login() -> Login:
-    authenticator = bridge().authenticator
-    return authenticator.login(authenticator.credential(request.headers.get("Authorization")))
+    return bridge().authenticator.login(credential())
 
 
 def _sent() -> dict[str, Any]:
