@@ -147,10 +147,26 @@ class Home(ABC):
     def ids_filter(self, ids: Sequence[str]) -> Entity:
         """Returns the filter that finds these ids."""
 
+    def written(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
+    ) -> tuple[str, int | None]:
+        """Returns version and time (epoch milliseconds) of what was just written as this type."""
+        record = self.record(scope, resource_type, document, opened)
+        assert record is not None  # noqa: S101
+        return record.version, record.modified
+
     def _content(
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
     ) -> tuple[Entity, Residue, Opened]:
         """Returns the entity decrypted and without slot, its residue, and what the envelope holds."""
+        entity, sealed, opened = self._decrypted(scope, resource_type, document, opened)
+        text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
+        return entity, wire.loads(text) if text else {}, opened
+
+    def _decrypted(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
+    ) -> tuple[Entity, str | None, Opened]:
+        """Returns the entity decrypted and without slot, its residue as sealed, and what the envelope holds."""
         if opened is None:
             entity, opened = envelope.open_entity(scope.keyring, document, self.type_name)
         else:
@@ -158,10 +174,7 @@ class Home(ABC):
         if opened.owning_ids:
             entity["patientId"] = opened.owning_ids[0]
         entity, sealed = REGISTRY[resource_type].slot.take(entity)
-        if sealed and sealed in opened.plain:
-            return entity, opened.plain[sealed], opened
-        text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
-        return entity, wire.loads(text) if text else {}, opened
+        return entity, sealed, opened
 
 
 class DocumentHome(Home):
@@ -290,14 +303,13 @@ class ServiceHome(Home):
     ) -> Record | None:
         """Returns the opened record, None for a Service of another kind. Raises `KeyMissing`."""
         entity, residue, opened = self._content(scope, resource_type, document, opened)
-        entity = {name: value for name, value in entity.items() if name not in FROM_CONTACT}
+        entity = _without_copies(entity)
         if not is_observation(entity):
             return None
-        key = opened.entity_keys[0] if opened.entity_keys else b""
         return Record(
             resource_type,
             document["id"],
-            service_version(key, entity, residue),
+            service_version(opened, entity, residue_text(residue)),
             document.get("modified"),
             bool(document.get("endOfLife")),
             document,
@@ -306,6 +318,16 @@ class ServiceHome(Home):
             opened,
             scope.context(),
         )
+
+    def written(
+        self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
+    ) -> tuple[str, int | None]:
+        """Returns version and time (epoch milliseconds) of what was just written as this type."""
+        entity, sealed, opened = self._decrypted(scope, resource_type, document, opened)
+        kept = opened.plain.get(sealed) if sealed else residue_text({})
+        if kept is None:
+            return super().written(scope, resource_type, document, opened)
+        return service_version(opened, _without_copies(entity), kept), document.get("modified")
 
     def versions(self, scope: Scope, record: Record) -> list[Record]:
         """Returns the version in each Contact that holds the Service, newest first."""
@@ -371,24 +393,35 @@ def with_residue(resource_type: str, entity: Entity, residue: Residue, opened: O
     """Returns the entity with its residue in its slot: sealed, but for an entity that is in clear and has no key."""
     text = None
     if residue:
-        dumped = wire.dump(residue)
+        dumped = residue_text(residue)
         if opened is None:
             text = dumped.decode()
         else:
             text = envelope.seal_residue(opened.entity_key, entity["id"], dumped)
-            opened.plain[text] = residue
+            opened.plain[text] = envelope.exactly(dumped)
     return REGISTRY[resource_type].slot.put(entity, text)
 
 
-def service_version(key: bytes, entity: Entity, residue: Residue) -> str:
+def residue_text(residue: Residue) -> bytes:
+    """Returns the JSON text of a residue: the same for all that say the same."""
+    return orjson.dumps(residue, default=wire.number, option=orjson.OPT_SORT_KEYS)
+
+
+def _without_copies(service: Entity) -> Entity:
+    return {name: value for name, value in service.items() if name not in FROM_CONTACT}
+
+
+def service_version(opened: Opened, entity: Entity, kept: bytes) -> str:
     """Returns the versionId of an opened Service: it changes with its content, not with its neighbours or its IV.
+
+    `kept` is the text of its residue.
 
     Rule: a number is what it is worth. SDKs in JavaScript write 100.0 and -0.0 as 100 and 0.
     """
     content = orjson.dumps(entity, option=orjson.OPT_SORT_KEYS)
     if _WHOLE_DOUBLE.search(content):
         content = orjson.dumps(_by_worth(entity), option=orjson.OPT_SORT_KEYS)
-    kept = orjson.dumps(residue, default=wire.number, option=orjson.OPT_SORT_KEYS)
+    key = opened.entity_keys[0] if opened.entity_keys else b""
     return envelope.version_tag(key, b"[%b,%b]" % (content, kept))
 
 

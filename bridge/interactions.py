@@ -78,7 +78,7 @@ def transact(
         answers |= _written(scope, write, stored)
     for one in incoming:
         if one.unchanged and one.over is not None:
-            answers[one.id] = _answer(one, one.over)
+            answers[one.id] = _answer(one, one.over.version, one.over.modified)
         if one.client_id is not None:
             _forget(scope, one.resource_type, one.client_id)
     for removal in removals:
@@ -94,17 +94,15 @@ def _written(scope: Scope, write: Write, stored: Entity) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
     for entity in home_of(write.carries[0].resource_type).carried(stored) if carried else ():
         if one := carried.get(entity["id"]):
-            record = home_of(one.resource_type).record(scope, one.resource_type, entity, write.opened)
-            assert record is not None  # noqa: S101  what was just written as this type is of this type
-            answers[one.id] = _answer(one, record)
+            home = home_of(one.resource_type)
+            answers[one.id] = _answer(one, *home.written(scope, one.resource_type, entity, write.opened))
     return answers
 
 
-def _answer(one: Incoming, record: Record) -> Answer:
+def _answer(one: Incoming, version: str, modified: int | None) -> Answer:
     """Returns the answer for a written resource: as sent, with what the server gave it."""
-    resource = with_meta(one.resource, one.resource_type, record.id, record.version, record.modified)
-    status = 201 if one.over is None else 200
-    return Answer(status, resource, record.location, record.version, record.modified, one.warnings)
+    resource = with_meta(one.resource, one.resource_type, one.id, version, modified)
+    return Answer(201 if one.over is None else 200, resource, one.location, version, modified, one.warnings)
 
 
 def create(scope: Scope, one: Incoming) -> Answer:

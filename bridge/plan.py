@@ -24,6 +24,7 @@ from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, refusal, wit
 from bridge.references import Found, by_client_ids, client_ids, resolve
 from bridge.scope import Scope
 from mappings import REGISTRY
+from mappings.engine import Context
 from mappings.residue import Residue
 from mappings.values import Entity, Resource
 
@@ -148,22 +149,32 @@ def plan(
     _hand_out_warnings(scope, incoming, before)
     context = scope.context(found.known.__contains__)
     for one in incoming:
-        entity, residue = (one.over.entity, one.over.residue) if one.over else ({"id": one.id}, None)
-        one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
+        if one.over is not None or not _is_service(one):
+            _map(one, context)
     _refuse_moves(incoming)
     new = [one for one in incoming if one.over is None or one.moves]
     changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
     moved = {one.id for one in incoming if one.moves}
     return [
-        *_creations(scope, new, found),
+        *_creations(scope, new, found, context),
         *_changes(scope, changed, removals, [o for o in new if o.id in moved]),
     ]
+
+
+def _map(one: Incoming, context: Context) -> None:
+    """Maps a resource onto what iCure holds of it."""
+    entity, residue = (one.over.entity, one.over.residue) if one.over else ({"id": one.id}, None)
+    one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
+
+
+def _is_service(one: Incoming) -> bool:
+    return isinstance(home_of(one.resource_type), ServiceHome)
 
 
 def _refuse_moves(incoming: Sequence[Incoming]) -> None:
     """Raises `Unprocessable` for a document that would belong to another patient: its delegations name the first."""
     text = "This cannot be moved to another patient: delete it, and create another."
-    fixed = [one for one in incoming if one.moves and not isinstance(home_of(one.resource_type), ServiceHome)]
+    fixed = [one for one in incoming if one.moves and not _is_service(one)]
     if fixed:
         raise Unprocessable(issues=[Issue("business-rule", text, f"{one.path}.subject") for one in fixed])
 
@@ -226,20 +237,14 @@ def _hand_out_warnings(scope: Scope, incoming: Sequence[Incoming], start: int) -
     scope.warnings[:] = kept
 
 
-def _creations(scope: Scope, new: Sequence[Incoming], found: Found) -> Iterator[Write]:
+def _creations(scope: Scope, new: Sequence[Incoming], found: Found, context: Context) -> Iterator[Write]:
     """Yields the documents that hold these resources, Patients first."""
     secret_ids: dict[str, str] = {}
-    services, documents = [], []
-    for one in new:
-        if REGISTRY[one.resource_type].entity_type == "Service":
-            services.append(one)
-        else:
-            documents.append(one)
+    documents = [one for one in new if not _is_service(one)]
     documents.sort(key=lambda one: "patientId" in one.entity)
     for one in documents:
         yield _document(scope, one, found, secret_ids)
-    for group in contacts(services):
-        yield _contact(scope, group, found, secret_ids)
+    yield from _contacts(scope, [one for one in new if _is_service(one)], found, secret_ids, context)
 
 
 def _document(scope: Scope, one: Incoming, found: Found, secret_ids: dict[str, str]) -> Write:
@@ -278,49 +283,77 @@ def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Enti
     return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name], opened.plain)
 
 
-def contacts(services: Sequence[Incoming]) -> Iterator[list[Incoming]]:
-    """Yields the resources that share a Contact: same patient, encounter (else day) and security labels.
+def _contacts(
+    scope: Scope, services: Sequence[Incoming], found: Found, secret_ids: dict[str, str], context: Context
+) -> Iterator[Write]:
+    """Yields the Contacts of these resources: same patient, encounter (else day) and security labels.
 
     At most 100 Services and about 1 MiB each.
     """
-    groups: dict[tuple[Any, ...], list[Incoming]] = {}
-    sizes: dict[tuple[Any, ...], int] = {}
+    filling: dict[tuple[Any, ...], _Contact] = {}
     for one in services:
-        resource = one.resource
-        encounter = (resource.get("encounter") or {}).get("reference")
+        if not one.entity:
+            _map(one, context)
+        patient_id = one.entity.get("patientId")
+        encounter = (one.resource.get("encounter") or {}).get("reference")
         day = str(one.entity.get("valueDate", ""))[:8]
-        security = orjson.dumps((resource.get("meta") or {}).get("security"), default=wire.number)
-        group = (one.entity.get("patientId"), encounter or day, security)
-        size = len(orjson.dumps(resource, default=wire.number))
-        if group in groups and (
-            len(groups[group]) == CONTACT_SERVICES or sizes[group] + size > CONTACT_BYTES
-        ):
-            yield groups.pop(group)
-        groups.setdefault(group, []).append(one)
-        sizes[group] = (sizes[group] if len(groups[group]) > 1 else 0) + size
-    yield from groups.values()
+        security = orjson.dumps((one.resource.get("meta") or {}).get("security"), default=wire.number)
+        group = (patient_id, encounter or day, security)
+        size = len(orjson.dumps(one.resource, default=wire.number))
+        if group in filling and not filling[group].has_room(size):
+            yield filling.pop(group).write()
+        if group not in filling:
+            keys = _foreign_keys(scope, patient_id, found, secret_ids)
+            filling[group] = _Contact(scope, home_of(one.resource_type), patient_id, keys)
+        filling[group].add(one, size)
+    for contact in filling.values():
+        yield contact.write()
 
 
-def _contact(scope: Scope, group: list[Incoming], found: Found, secret_ids: dict[str, str]) -> Write:
-    home: Home = home_of(group[0].resource_type)
-    patient_id = group[0].entity.get("patientId")
-    metadata = envelope.new_metadata(
-        scope.keyring, home.type_name, owning_id=patient_id, delegates=scope.caller.delegates(home.purpose)
-    )
-    owning = (patient_id,) if patient_id is not None else ()
-    opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
-    contact: Entity = {
-        "id": str(uuid.uuid4()),
-        "created": scope.now,
-        "modified": scope.now,
-        "openingDate": min(one.entity["openingDate"] for one in group),
-        "services": [_service(scope, one, opened) for one in group],
-        "securityMetadata": metadata.security_metadata,
-        **_foreign_keys(scope, patient_id, found, secret_ids),
-    }
-    contact["groupId"] = contact["id"]
-    encrypted = envelope.encrypt_contact(contact, opened.entity_key, scope.manifests, opened.plain)
-    return Write("create", "contact", encrypted, [one.path for one in group], group, opened)
+class _Contact:
+    """A Contact that is being filled. What is put in is encrypted at once, and only that is kept of it."""
+
+    def __init__(self, scope: Scope, home: Home, patient_id: str | None, foreign_keys: Entity) -> None:
+        self._scope = scope
+        metadata = envelope.new_metadata(
+            scope.keyring,
+            home.type_name,
+            owning_id=patient_id,
+            delegates=scope.caller.delegates(home.purpose),
+        )
+        owning = (patient_id,) if patient_id is not None else ()
+        self._opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
+        self._head: Entity = {"securityMetadata": metadata.security_metadata, **foreign_keys}
+        self._services: list[Entity] = []
+        self._carries: list[Incoming] = []
+        self._days: list[int] = []
+        self._size = 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether a resource of this many bytes still fits in."""
+        return len(self._services) < CONTACT_SERVICES and self._size + size <= CONTACT_BYTES
+
+    def add(self, one: Incoming, size: int) -> None:
+        """Puts a mapped resource in; of a new one only the resource stays."""
+        opened, manifest = self._opened, self._scope.manifests["Service"]
+        service = _service(self._scope, one, opened)
+        self._services.append(envelope.encrypt_service(service, opened.entity_key, manifest, opened.plain))
+        self._days.append(one.entity["openingDate"])
+        self._carries.append(one)
+        self._size += size
+        if one.over is None:
+            one.entity, one.residue = {}, {}
+
+    def write(self) -> Write:
+        """Returns the call that creates it."""
+        contact_id, now = str(uuid.uuid4()), self._scope.now
+        dates: Entity = {"created": now, "modified": now, "openingDate": min(self._days)}
+        contact = {"id": contact_id, "groupId": contact_id, **dates, **self._head}
+        key, manifest = self._opened.entity_key, self._scope.manifests["Contact"]
+        encrypted = envelope.encrypt(contact, key, manifest, self._opened.plain)
+        encrypted["services"] = self._services
+        paths = [one.path for one in self._carries]
+        return Write("create", "contact", encrypted, paths, self._carries, self._opened)
 
 
 def _service(scope: Scope, one: Incoming, opened: Opened) -> Entity:
@@ -359,7 +392,7 @@ def _changes(
     services: dict[str, dict[str, _ServiceChange]] = {}
     for one in changed:
         assert one.over is not None  # noqa: S101
-        if isinstance(home_of(one.resource_type), ServiceHome):
+        if _is_service(one):
             opened, manifest = one.over.opened, scope.manifests["Service"]
             service = _service(scope, one, opened)
             written = envelope.encrypt_service(service, opened.entity_key, manifest, opened.plain)

@@ -40,7 +40,7 @@ from mappings.values import Entity, Json
 
 ENTITY_KEY_BYTES = 32
 RESIDUE_INFO = b"fhir-residue"
-NOTHING_KNOWN: Mapping[str, Json] = MappingProxyType({})
+NOTHING_KNOWN: Mapping[str, bytes] = MappingProxyType({})
 _METADATA = frozenset(("securityMetadata", "delegations", "encryptionKeys", "cryptedForeignKeys"))
 
 
@@ -183,12 +183,16 @@ class _Encryption:
     def _sealed(self, hidden: Entity) -> str:
         text = orjson.dumps(hidden)
         if b"null" in text:
-            hidden = _without_nulls(hidden)
-            text = orjson.dumps(hidden)
+            text = orjson.dumps(_without_nulls(hidden))
         sealed = to_base64(cbc_encrypt(self._key, text))
         if self._plain is not None:
-            self._plain[sealed] = hidden
+            self._plain[sealed] = exactly(text)
         return sealed
+
+
+def exactly(text: bytes) -> bytes:
+    """Returns a copy to be kept: what `orjson.dumps` returns has up to eight times as much memory as it has text."""
+    return bytes(memoryview(text))
 
 
 def _is_compound(value: Any) -> bool:
@@ -209,7 +213,7 @@ def _without_nulls(value: Json) -> Json:
     return value
 
 
-def decrypt(entity: Entity, keys: Iterable[bytes], plain: Mapping[str, Json] = NOTHING_KNOWN) -> Entity:
+def decrypt(entity: Entity, keys: Iterable[bytes], plain: Mapping[str, bytes] = NOTHING_KNOWN) -> Entity:
     """Returns the entity with all its encrypted members in their places and no `encryptedSelf` left.
 
     `securityMetadata` and the older maps stay, so that it can be written again. What `plain` tells of a text is taken
@@ -241,7 +245,7 @@ def open_entity(keyring: Keyring, entity: Entity, type_name: str) -> tuple[Entit
 class _Decryption:
     """One entity's decryption: it tries the key that fitted last before the others."""
 
-    def __init__(self, keys: Iterable[bytes], plain: Mapping[str, Json] = NOTHING_KNOWN) -> None:
+    def __init__(self, keys: Iterable[bytes], plain: Mapping[str, bytes] = NOTHING_KNOWN) -> None:
         self._keys = list(keys)
         self._plain = plain
 
@@ -267,7 +271,7 @@ class _Decryption:
 
     def _open(self, text: object) -> Entity:
         if isinstance(text, str) and text in self._plain:
-            return self.entity(self._plain[text])
+            return self._members(orjson.loads(self._plain[text]), self._plain[text])
         for at, key in enumerate(self._keys):
             try:
                 plain = cbc_decrypt(key, from_base64(text)).rstrip(b"\0")
@@ -276,8 +280,11 @@ class _Decryption:
                 continue
             if isinstance(members, dict):
                 self._keys.insert(0, self._keys.pop(at))
-                return self.entity(members) if b'"encrypted' in plain else members
+                return self._members(members, plain)
         raise KeyMissing
+
+    def _members(self, members: Entity, text: bytes) -> Entity:
+        return self.entity(members) if b'"encrypted' in text else members
 
 
 def seal_residue(entity_key: bytes, owner_id: str, text: bytes) -> str:

@@ -20,7 +20,7 @@ from bridge.crypto.keys import OwnKey, PublicKey, public_keys
 from bridge.crypto.lookup import CACHE_SIZE, Delegation, Lookup
 from bridge.crypto.primitives import AES_KEY_SIZES, Undecipherable, to_base64
 from bridge.errors import BusinessRule, KeyMissing
-from mappings.values import Entity, Json
+from mappings.values import Entity
 
 __all__ = ["Held", "Keyring", "Opened", "OwnKey", "Plain", "Route"]
 
@@ -29,8 +29,8 @@ ACCESS_KEYS_PER_VALUE = 360
 _CREATING = tuple(threading.Lock() for _ in range(61))
 
 
-Plain = dict[str, Json]
-"""By encrypted text what is in it."""
+Plain = dict[str, bytes]
+"""By encrypted text the JSON text that is in it."""
 
 
 @dataclass(frozen=True, slots=True)
