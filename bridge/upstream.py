@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import orjson
@@ -168,17 +168,24 @@ def _request(method: str, url: str, data: bytes | None, headers: dict[str, str])
     return request
 
 
+class AccessKeys(Protocol):
+    """Looks up the values of `Icure-Access-Control-Keys` for a type, anew when that was so many seconds ago."""
+
+    def __call__(self, type_name: str, seconds: float | None = None, /) -> Sequence[str]:
+        """Returns the values; none for a caller whom delegations name."""
+
+
 class Client:
     """iCure as one caller sees it. Every method raises the `BridgeError` that the reply stands for.
 
-    `access_keys(type name)` gives the values of `Icure-Access-Control-Keys` for callers who are anonymous data owners.
+    `access_keys` is for callers who are anonymous data owners.
     """
 
     def __init__(self, upstream: Upstream, tokens: Tokens) -> None:
         self._upstream = upstream
         self._tokens = tokens
         self._refreshing = threading.Lock()
-        self.access_keys: Callable[[str], Sequence[str]] | None = None
+        self.access_keys: AccessKeys | None = None
 
     @property
     def refresh_token(self) -> str | None:
@@ -311,8 +318,13 @@ class Client:
     def share(self, kind: str, requests: dict[str, Entity]) -> dict[str, Entity]:
         """Returns the outcome of share requests, by entity id: the new rev, and the requests that were rejected."""
         path, body = f"{kind}/bulkSharedMetadataUpdate", {"requestsByEntityId": requests}
-        reply = map(_an_object, self._list("PUT", path, body, kind=kind))
-        return {str(one.get("entityId")): one for one in reply}
+        outcomes = {}
+        for outcome in map(_an_object, self._list("PUT", path, body, kind=kind)):
+            entity_id, rejected = outcome.get("entityId"), _an_object(outcome.get("rejectedRequests") or {})
+            if not isinstance(entity_id, str) or not all(isinstance(one, dict) for one in rejected.values()):
+                raise _not_understood()
+            outcomes[entity_id] = outcome
+        return outcomes
 
     def delete(self, kind: str, entity_id: str, rev: str) -> str:
         """Soft-deletes and returns the new rev."""
@@ -381,19 +393,29 @@ class Client:
         query: str = "",
         kind: str | None = None,
     ) -> requests.Response:
-        """Sends with the caller's token, refreshed once when it has ended. A 401 says that nothing was done."""
-        for attempt in (1, 2):
-            token = self._tokens.token
-            headers = {"Authorization": f"Bearer {token}"}
-            if kind is not None and self.access_keys is not None:
-                keys = self.access_keys(ACCESS_TYPES.get(kind, kind))
-                if keys:
-                    headers["Icure-Access-Control-Keys"] = ", ".join(keys)
-            response = self._upstream.call(method, path, body, safe=safe, headers=headers, query=query)
-            if response.status_code != 401 or attempt == 2:
-                return response
+        """Sends with the caller's token, refreshed once when it has ended, and with its access control keys.
+
+        A 401 and a 403 say that nothing was done. A 403 may mean that somebody shared something since the keys were
+        looked up, so they are looked up again.
+        """
+
+        def sent(keys: Sequence[str]) -> requests.Response:
+            headers = {"Authorization": f"Bearer {self._tokens.token}"}
+            if keys:
+                headers["Icure-Access-Control-Keys"] = ", ".join(keys)
+            return self._upstream.call(method, path, body, safe=safe, headers=headers, query=query)
+
+        lookup = self.access_keys if kind is not None else None
+        type_name = ACCESS_TYPES.get(kind or "", kind or "")
+        keys = lookup(type_name) if lookup else ()
+        token = self._tokens.token
+        response = sent(keys)
+        if response.status_code == 401:
             self._refresh(token)
-        raise AssertionError("unreachable")
+            response = sent(keys)
+        if response.status_code == 403 and lookup and (newer := lookup(type_name, 0)) != keys:
+            response = sent(newer)
+        return response
 
     def _refresh(self, ended: str) -> None:
         with self._refreshing:

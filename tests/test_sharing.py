@@ -15,7 +15,10 @@ from requests.adapters import BaseAdapter
 
 from bridge import demo
 from bridge.app import EMBEDDED_URL
+from bridge.crypto.keys import OwnKey, PrivateKey
+from bridge.crypto.primitives import cbc_encrypt, to_base64
 from bridge.demo import ESMITH
+from bridge.embedded import Store, admin
 from mappings.values import Resource
 from tests.helpers import DEMO_PATIENT, Caller, assert_outcome, count_calls, stored
 
@@ -288,6 +291,14 @@ def contact_of(data_dir: Path, path: str) -> str:
                 if service["id"] == wanted:
                     found[service["modified"]] = contact_id
     return found[max(found)]
+
+
+def entity_of(data_dir: Path, resource: Resource) -> dict[str, Any]:
+    """The document in which a resource is stored."""
+    held = {"Observation": "Contact", "Condition": "HealthElement"}.get(resource["resourceType"], "Patient")
+    entity_id = contact_of(data_dir, location(resource)) if held == "Contact" else resource["id"]
+    entity: dict[str, Any] = orjson.loads(stored(data_dir)[held, entity_id][1])
+    return entity
 
 
 def test_neighbours_of_what_is_shared_are_not_shared(esmith: Caller, jdoe: Caller, data_dir: Path) -> None:
@@ -611,3 +622,236 @@ def test_a_share_does_not_outlive_its_keys(esmith: Caller, jdoe: Caller, patient
     answer = share(esmith, location(patient), jdoe, "read", "Observation")
     assert len(references(answer, "unchanged")) == 51
     assert len(references(answer, "shared")) == 10
+
+
+# keys, lost and new
+
+
+def icure(caller: Caller, method: str, path: str, body: Any = None) -> Any:
+    """What iCure answers to a call of its own API."""
+    account = caller.account
+    login = {"username": account["login"], "password": account["password"]}
+    token = caller.http.post("/rest/v2/auth/login", json=login).json["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    response = caller.http.open(f"/rest/v2/{path}", method=method, json=body, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json
+
+
+def announce(caller: Caller, owner: str, *keys: PrivateKey) -> None:
+    """Adds keys to those that a data owner announces."""
+    known = icure(caller, "GET", f"dataowner/stub/{owner}")
+    known["stub"]["publicKeysForOaepWithSha256"] += [key.spki_hex for key in keys]
+    icure(caller, "PUT", "dataowner/stub", known)
+
+
+def test_a_share_opens_with_every_key_that_the_recipient_announces(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    first, new = location(patient), PrivateKey.generate()
+    share(esmith, first, jdoe)
+    owner = jdoe.account["dataOwnerId"]
+    announce(jdoe, owner, new)
+    answer = share(esmith, first, jdoe)
+    assert references(answer, "shared") == [first], "the new key opens nothing of before"
+    assert set(told(answer, "fingerprint")) == {
+        PrivateKey.parse(jdoe.account["privateKey"]).fingerprint,
+        new.fingerprint,
+    }
+    assert jdoe.get(first).status_code == 200
+    jdoe.delete(f"/rest/icdx/v1/keychain/{owner}")
+    assert jdoe.load_key(new.pkcs8_der.hex()).status_code == 200
+    assert content(jdoe.get(first).json) == content(patient)
+    assert references(share(esmith, first, jdoe), "unchanged") == [first]
+
+
+def test_who_lost_a_key_reads_again_what_others_share_again(
+    esmith: Caller, jdoe: Caller, patient: Resource, data_dir: Path
+) -> None:
+    one, other = together(esmith, observation(patient["id"], "1-1"), observation(patient["id"], "2-2"))
+    unshared = location(esmith.created(PATIENT))
+    share(esmith, location(patient), jdoe, "write", "Observation")
+    new = PrivateKey.generate()
+    announce(esmith, ESMITH, new)
+    esmith.delete(f"/rest/icdx/v1/keychain/{ESMITH}")
+    assert esmith.load_key(new.pkcs8_der.hex()).status_code == 200
+    for path in (location(patient), one, other, unshared):
+        assert_outcome(esmith.get(path), 403, "security")
+    answer = share(jdoe, location(patient), esmith, "write", "Observation")
+    assert references(answer, "shared") == [location(patient), *sorted((one, other))]
+    for path in (location(patient), one, other):
+        assert content(esmith.get(path).json) == content(jdoe.get(path).json)
+    assert_outcome(esmith.get(unshared), 403, "security")
+    assert esmith.send("PUT", location(patient), {**patient, "active": False}).status_code == 200
+    made = location(esmith.created(observation(patient["id"])))
+    share(esmith, made, jdoe)
+    assert {o["id"] for o in jdoe.found(f"Observation?patient={patient['id']}")} == {
+        path.partition("/")[2] for path in (one, other, made)
+    }
+
+
+# hierarchies
+
+
+def test_what_is_shared_with_a_parent_opens_with_the_parents_key(
+    esmith: Caller, patient: Resource, data_dir: Path
+) -> None:
+    ward = person(esmith, data_dir, "ward")
+    nurse_account = demo.new_account("nurse", "password of nurse", str(uuid.uuid4()))
+    demo.store_account(data_dir, nurse_account)
+    party = icure(esmith, "GET", f"hcparty/{nurse_account['dataOwnerId']}")
+    icure(esmith, "PUT", "hcparty", {**party, "parentId": ward.account["dataOwnerId"]})
+    nurse = Caller(esmith.app, nurse_account)
+    assert nurse.load_key().status_code == 200
+    made = location(esmith.created(observation(patient["id"])))
+    share(esmith, location(patient), ward, "write", "Observation")
+    assert_outcome(nurse.get(made), 403, "security")
+    assert nurse.load_key(ward.account["privateKey"], ward.account["dataOwnerId"]).status_code == 200
+    assert nurse.get(made).json["valueString"] == "Hello world"
+    assert [o["id"] for o in nurse.found(f"Observation?patient={patient['id']}")] == [made.partition("/")[2]]
+    dave = person(esmith, data_dir, "dave")
+    share(nurse, location(patient), dave, "read", "Observation")
+    assert content(dave.get(location(patient)).json) == content(patient)
+    assert dave.get(made).status_code == 200
+    assert (
+        f"Practitioner/{dave.account['dataOwnerId']}",
+        "read",
+        f"Practitioner/{nurse_account['dataOwnerId']}",
+    ) in accesses(dave, made)
+
+
+# patients as data owners
+
+
+def patient_user(caller: Caller, data_dir: Path, name: str) -> Caller:
+    """A patient who has a key and logs in, and can open nothing yet."""
+    made = caller.created({"resourceType": "Patient", "name": [{"family": name}]})
+    account = demo.new_account(name, f"password of {name}", made["id"])
+    announce(caller, made["id"], PrivateKey.parse(account["privateKey"]))
+    admin.create_user(Store(data_dir), account["login"], account["password"], patient_id=made["id"])
+    patient = Caller(caller.app, account)
+    assert patient.load_key().status_code == 200
+    return patient
+
+
+@pytest.mark.parametrize("make", [lambda: PATIENT, observation, condition])
+def test_a_patient_is_shared_with_and_shares_on(
+    esmith: Caller, jdoe: Caller, data_dir: Path, make: Callable[[], Resource]
+) -> None:
+    paul = patient_user(esmith, data_dir, "paul")
+    made = esmith.created(make())
+    path, who = location(made), f"Patient/{paul.account['dataOwnerId']}"
+    assert paul.get(path).status_code == 403
+    answer = share(esmith, path, who, "read")
+    assert references(answer, "recipient") == [who]
+    assert content(paul.get(path).json) == content(made)
+    assert made["id"] in {one["id"] for one in paul.found(made["resourceType"])}
+    delegations = entity_of(data_dir, made)["securityMetadata"]["secureDelegations"]
+    assert paul.account["dataOwnerId"] not in {d.get("delegate") for d in delegations.values()}
+    assert references(share(esmith, path, who, "read"), "unchanged") == [path]
+    assert jdoe.get(path).status_code == 403
+    share(paul, path, jdoe, "read")
+    assert content(jdoe.get(path).json) == content(made)
+    assert references(share(paul, path, jdoe, "read"), "unchanged") == [path]
+    esmiths, jdoes = (f"Practitioner/{one.account['dataOwnerId']}" for one in (esmith, jdoe))
+    assert accesses(esmith, path) == {
+        (esmiths, "write", esmiths),
+        (who, "read", esmiths),
+        (jdoes, "read", None),
+    }
+    assert accesses(jdoe, path) == {
+        (esmiths, "write", esmiths),
+        (None, "read", esmiths),
+        (jdoes, "read", who),
+    }
+
+
+def test_a_patient_shares_what_it_made_and_the_recipient_shares_it_on(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    paul = patient_user(esmith, data_dir, "paul")
+    who = f"Patient/{paul.account['dataOwnerId']}"
+    share(esmith, who, who, "write")
+    made = paul.created(observation(paul.account["dataOwnerId"]))
+    path = location(made)
+    assert esmith.get(path).status_code == 403
+    share(paul, path, esmith, "write")
+    assert content(esmith.get(path).json) == content(made)
+    share(esmith, path, jdoe, "read")
+    assert content(jdoe.get(path).json) == content(made)
+
+
+def test_patients_share_with_each_other(esmith: Caller, data_dir: Path) -> None:
+    paul, mary = (patient_user(esmith, data_dir, name) for name in ("paul", "mary"))
+    made = esmith.created(condition())
+    path, pauls, marys = location(made), *(f"Patient/{p.account['dataOwnerId']}" for p in (paul, mary))
+    share(esmith, path, pauls, "write")
+    assert mary.get(path).status_code == 403
+    share(paul, path, marys, "read")
+    assert content(mary.get(path).json) == content(made)
+    assert (None, "read", None) in accesses(esmith, path)
+    assert (marys, "read", pauls) in accesses(mary, path)
+
+
+def test_what_would_be_lost_to_somebody_without_a_name_is_not_moved(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    paul, mary = (patient_user(esmith, data_dir, name) for name in ("paul", "mary"))
+    about = paul.account["dataOwnerId"]
+    one, other = together(esmith, observation(about, "1-1"), observation(about, "2-2"))
+    share(esmith, f"Patient/{about}", f"Patient/{about}", "write", "Observation")
+    share(paul, f"Patient/{about}", f"Patient/{mary.account['dataOwnerId']}", "read", "Observation")
+    before = stored(data_dir)
+    assert_outcome(esmith.post(f"{one}/$share", asking(jdoe, "read")), 422, "business-rule")
+    assert stored(data_dir) == before
+    share(paul, one, jdoe, "read")
+    for caller in (esmith, paul, mary, jdoe):
+        assert caller.get(one).json["valueString"] == "Hello world"
+    assert jdoe.get(other).status_code == 403
+
+
+# what older clients encrypted
+
+EXCHANGE_KEY, ENTITY_KEY = bytes(range(32)), uuid.UUID("28ee3984-7e09-4ef0-b962-a298a7354398")
+
+
+def older(caller: Caller, data_dir: Path) -> dict[str, Any]:
+    """A Patient as iCure's clients wrote it years ago."""
+    owner, made_id = caller.account["dataOwnerId"], str(uuid.uuid4())
+    key = OwnKey(PrivateKey.parse(caller.account["privateKey"]), "sha256")
+    box = key.public.encrypt(EXCHANGE_KEY).hex()
+    known = icure(caller, "GET", f"dataowner/stub/{owner}")
+    known["stub"]["aesExchangeKeys"] = {key.private.spki_hex: {owner: {key.private.fingerprint_v1: box}}}
+    icure(caller, "PUT", "dataowner/stub", known)
+
+    def sealed(value: str) -> dict[str, Any]:
+        text = cbc_encrypt(EXCHANGE_KEY, f"{made_id}:{value}".encode()).hex()
+        return {owner: [{"owner": owner, "delegatedTo": owner, "key": text}]}
+
+    entity = {
+        "id": made_id,
+        "firstName": "Ada",
+        "lastName": "Lovelace",
+        "delegations": sealed(str(uuid.uuid4())),
+        "encryptionKeys": sealed(str(ENTITY_KEY)),
+        "encryptedSelf": to_base64(cbc_encrypt(ENTITY_KEY.bytes, b'{"note": "old"}')),
+    }
+    made: dict[str, Any] = icure(caller, "POST", "patient", entity)
+    return made
+
+
+def test_an_entity_of_an_older_client_gets_a_root_and_keeps_its_maps(
+    esmith: Caller, jdoe: Caller, carol: Caller, data_dir: Path
+) -> None:
+    made = older(esmith, data_dir)
+    path, before = f"Patient/{made['id']}", esmith.get(f"Patient/{made['id']}").json
+    assert references(share(esmith, path, jdoe, "write"), "shared") == [path]
+    assert content(jdoe.get(path).json) == content(before) == content(esmith.get(path).json)
+    entity = icure(esmith, "GET", f"patient/{made['id']}")
+    assert entity["delegations"] == made["delegations"]
+    assert len(entity["securityMetadata"]["secureDelegations"]) == 2
+    share(jdoe, path, carol, "read")
+    assert content(carol.get(path).json) == content(before)
+    assert references(share(esmith, path, jdoe, "write"), "unchanged") == [path]
+    esmiths = f"Practitioner/{ESMITH}"
+    assert (esmiths, "write", esmiths) in accesses(jdoe, path)

@@ -136,6 +136,7 @@ READS: dict[str, Call] = {
     "current_user": lambda c: c.current_user(),
     "data_owner": lambda c: c.data_owner("o"),
     "anonymous": lambda c: c.anonymous("o"),
+    "data_owners": lambda c: c.data_owners(["o"]),
     "healthcare_parties": lambda c: c.healthcare_parties(["h"]),
     "exchange_data": lambda c: c.exchange_data(["e"]),
     "exchange_data_between": lambda c: c.exchange_data_between("a", "b"),
@@ -149,6 +150,7 @@ WRITES: dict[str, Call] = {
     "create": lambda c: c.create("patient", {"id": "p"}),
     "modify": lambda c: c.modify("patient", PATIENT),
     "create_batch": lambda c: c.create_batch("patient", [{"id": "p"}]),
+    "share": lambda c: c.share("patient", {}),
     "delete": lambda c: c.delete("patient", "p", "1-a"),
     "purge": lambda c: c.purge("patient", "p", "1-a"),
     "create_exchange_data": lambda c: c.create_exchange_data({"id": "p"}),
@@ -586,10 +588,22 @@ def test_what_is_not_there_is_none_and_what_is_forbidden_is_an_error(icure: Icur
 
 
 def test_access_keys_go_where_they_open_something(icure: Icure, client: Client) -> None:
-    client.access_keys = lambda kind: {"Patient": ["aa", "bb"], "Contact": ["cc"]}.get(kind, [])
+    client.access_keys = lambda kind, seconds=None: {"Patient": ["aa", "bb"], "Contact": ["cc"]}.get(kind, [])
     client.read("patient", "p")
     client.read("contact/service", "p")
     client.read("helement", "p")
     client.current_user()
     sent = [r.headers.get("Icure-Access-Control-Keys") for r in icure.received]
     assert sent == ["aa, bb", "cc", None, None]
+
+
+def test_access_keys_are_looked_up_again_when_iCure_refuses(icure: Icure, client: Client) -> None:
+    client.access_keys = lambda kind, seconds=None: ["old"] if seconds is None else ["new"]
+    icure.replies = [Reply(403), Reply(body=b'{"id": "p", "rev": "2-b"}')]
+    client.modify("patient", PATIENT)
+    client.access_keys = lambda kind, seconds=None: ["same"]
+    icure.replies = [Reply(403)]
+    with pytest.raises(errors.Forbidden):
+        client.modify("patient", PATIENT)
+    sent = [r.headers.get("Icure-Access-Control-Keys") for r in icure.received]
+    assert sent == ["old", "new", "same"]

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from bridge.crypto import exchange, legacy
 from bridge.crypto.exchange import ACCESS_KEY_BYTES, Directory, ExchangeKey
 from bridge.crypto.keys import OwnKey, PublicKey, public_keys
-from bridge.crypto.lookup import CACHE_SIZE, Delegation, Lookup
+from bridge.crypto.lookup import CACHE_SIZE, RELOAD_SECONDS, Delegation, Lookup
 from bridge.crypto.primitives import AES_KEY_SIZES, Undecipherable, to_base64
 from bridge.errors import BusinessRule, KeyMissing
 from mappings.values import Entity
@@ -167,11 +167,16 @@ class Keyring:
         if wanted:
             self._lookup.fetch(list(wanted.items()), type_name)
 
-    def access_control_header(self, type_name: str) -> list[str]:
-        """Returns the values of `Icure-Access-Control-Keys`; none for a data owner that delegations name."""
+    def access_control_header(self, type_name: str, seconds: float | None = None) -> list[str]:
+        """Returns the values of `Icure-Access-Control-Keys`; none for a data owner that delegations name.
+
+        What others shared is asked for again after a few seconds, or after so many.
+        """
         if not self.anonymous:
             return []
-        exchange_keys = self._lookup.derived(type_name).values()
+        exchange_keys = self._lookup.derived(
+            type_name, RELOAD_SECONDS if seconds is None else seconds
+        ).values()
         keys = b"".join(exchange_key.access_control_key(type_name) for exchange_key in exchange_keys)
         step = ACCESS_KEYS_PER_VALUE * ACCESS_KEY_BYTES
         return [to_base64(keys[at : at + step]) for at in range(0, len(keys), step)]

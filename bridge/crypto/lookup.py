@@ -11,6 +11,7 @@ for each of them.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from mappings.values import Entity
 CACHE_SIZE = 4096
 MISS_SECONDS = 60.0
 LEGACY_SECONDS = 300.0
-RELOAD_SECONDS = 30.0
+RELOAD_SECONDS = 5.0
 
 Delegation = tuple[str, Entity]
 """A secure delegation under its name, the delegation key."""
@@ -63,7 +64,7 @@ class Lookup:
         if self._anonymous:
             self.derived(type_name)
             if any(not d[1].get("exchangeDataId") and not self.at_hand(d, type_name) for d in delegations):
-                self.derived(type_name, reload=True)
+                self.derived(type_name, RELOAD_SECONDS)
         self._fetch_maps([name for name, members in delegations if _has_map(members)])
         with self._lock:
             ids = {members.get("exchangeDataId") or self._mapped.get(name) for name, members in delegations}
@@ -73,11 +74,11 @@ class Lookup:
                 self.remember(document)
             self._note_missing(wanted, self._known)
 
-    def derived(self, type_name: str, *, reload: bool = False) -> dict[str, ExchangeKey]:
-        """Returns an anonymous data owner's exchange data by delegation key; `reload` asks again if it is old."""
+    def derived(self, type_name: str, seconds: float = math.inf) -> dict[str, ExchangeKey]:
+        """Returns an anonymous data owner's exchange data by delegation key, asked for at most so many seconds ago."""
         with self._lock:
             before, known = self._all, self._derived.get(type_name)
-            stale = before is None or (reload and time.monotonic() - self._all_since > RELOAD_SECONDS)
+            stale = before is None or time.monotonic() - self._all_since > seconds
         if known is not None and not stale:
             return known
         now = before
