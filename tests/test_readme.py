@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -21,9 +22,8 @@ BLOCK = re.compile(r"```sh\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
 END_OF_BLOCK = "--- end of block ---"
 
 
-def tutorial() -> list[tuple[str, str]]:
-    """Returns the shell blocks of README in their order, each with the answer that README shows."""
-    return BLOCK.findall(README)
+PAGES = [page for page in sorted(ROOT.glob("docs/*.md")) if BLOCK.search(page.read_text())]
+"""Those with shell blocks to be pasted."""
 
 
 def pattern(shown: str) -> re.Pattern[str]:
@@ -37,7 +37,7 @@ def _lines(text: str) -> str:
 
 @pytest.fixture
 def here(data_dir: Path) -> Iterator[dict[str, str]]:
-    """What stands in README for a server on port 8080 with ./data, and what it is in this test."""
+    """What stands in the pages for a server on port 8080 with ./data, and what it is in this test."""
     with serving(data_dir) as server:
         command = shlex.join([sys.executable, "-m", "bridge.cli", "demo", "--data-dir", str(data_dir)])
         yield {
@@ -47,24 +47,42 @@ def here(data_dir: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def run(script: str) -> list[str]:
-    """Returns what each block printed, run one after the other in one shell."""
+def run(script: str, folder: Path) -> list[str]:
+    """Returns what each block printed, run one after the other in one shell in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        ["bash"], input=script, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True
+        ["bash"],
+        input=script,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+        check=True,
+        env=environment,
     )
     assert done.stderr == ""
     return [_lines(said) for said in done.stdout.split(END_OF_BLOCK)][:-1]
 
 
-def test_the_tutorial_of_readme_says_what_readme_shows(here: dict[str, str]) -> None:
-    blocks = tutorial()
-    assert len(blocks) >= 9
+def assert_says_what_it_shows(text: str, here: dict[str, str], folder: Path) -> None:
+    """Runs the shell blocks of a page in their order, and holds each to the answer that the page shows."""
+    blocks = BLOCK.findall(text)
     script = "\n".join(f"{code}echo '{END_OF_BLOCK}'" for code, _ in blocks)
     for written, real in here.items():
-        assert written in script, f"README no longer says {written}"
         script = script.replace(written, real)
-    for (code, shown), said in zip(blocks, run(script), strict=True):
+    for (code, shown), said in zip(blocks, run(script, folder), strict=True):
         assert pattern(shown).fullmatch(said), f"{code}\nshows\n{shown}\nbut says\n{said}"
+
+
+def test_the_tutorial_of_readme_says_what_readme_shows(here: dict[str, str], tmp_path: Path) -> None:
+    assert len(BLOCK.findall(README)) >= 9
+    assert [written for written in here if written not in README] == []
+    assert_says_what_it_shows(README, here, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_is_what_is_said(page: Path, here: dict[str, str], tmp_path: Path) -> None:
+    assert_says_what_it_shows(page.read_text(), here, tmp_path)
 
 
 def test_every_file_that_readme_links_to_is_there() -> None:
