@@ -159,22 +159,22 @@ class Home(ABC):
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
     ) -> tuple[Entity, Residue, Opened]:
         """Returns the entity decrypted and without slot, its residue, and what the envelope holds."""
-        entity, sealed, opened = self._decrypted(scope, resource_type, document, opened)
-        text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
+        entity, text, opened = self._decrypted(scope, resource_type, document, opened)
         return entity, wire.loads(text) if text else {}, opened
 
     def _decrypted(
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
-    ) -> tuple[Entity, str | None, Opened]:
-        """Returns the entity decrypted and without slot, its residue as sealed, and what the envelope holds."""
+    ) -> tuple[Entity, bytes | None, Opened]:
+        """Returns the entity decrypted and without slot, the text of its residue, and what the envelope holds."""
         if opened is None:
             entity, opened = envelope.open_entity(scope.keyring, document, self.type_name)
         else:
-            entity = envelope.decrypt(document, opened.entity_keys, opened.plain)
+            entity = envelope.decrypt(document, opened.entity_keys)
         if opened.owning_ids:
             entity["patientId"] = opened.owning_ids[0]
         entity, sealed = REGISTRY[resource_type].slot.take(entity)
-        return entity, sealed, opened
+        text = envelope.open_residue(opened.entity_keys, document["id"], sealed) if sealed else None
+        return entity, text, opened
 
 
 class DocumentHome(Home):
@@ -323,11 +323,9 @@ class ServiceHome(Home):
         self, scope: Scope, resource_type: str, document: Entity, opened: Opened | None
     ) -> tuple[str, int | None]:
         """Returns version and time (epoch milliseconds) of what was just written as this type."""
-        entity, sealed, opened = self._decrypted(scope, resource_type, document, opened)
-        kept = opened.plain.get(sealed) if sealed else residue_text({})
-        if kept is None:
-            return super().written(scope, resource_type, document, opened)
-        return service_version(opened, _without_copies(entity), kept), document.get("modified")
+        entity, text, opened = self._decrypted(scope, resource_type, document, opened)
+        version = service_version(opened, _without_copies(entity), text or residue_text({}))
+        return version, document.get("modified")
 
     def versions(self, scope: Scope, record: Record) -> list[Record]:
         """Returns the version in each Contact that holds the Service, newest first."""
@@ -393,12 +391,10 @@ def with_residue(resource_type: str, entity: Entity, residue: Residue, opened: O
     """Returns the entity with its residue in its slot: sealed, but for an entity that is in clear and has no key."""
     text = None
     if residue:
-        dumped = residue_text(residue)
-        if opened is None:
-            text = dumped.decode()
-        else:
-            text = envelope.seal_residue(opened.entity_key, entity["id"], dumped)
-            opened.plain[text] = envelope.exactly(dumped)
+        said = residue_text(residue)
+        text = (
+            said.decode() if opened is None else envelope.seal_residue(opened.entity_key, entity["id"], said)
+        )
     return REGISTRY[resource_type].slot.put(entity, text)
 
 

@@ -280,7 +280,7 @@ def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Enti
     if not home.encrypts:
         return with_residue(one.resource_type, entity, one.residue, None)
     entity = with_residue(one.resource_type, entity, one.residue, opened)
-    return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name], opened.plain)
+    return envelope.encrypt(entity, opened.entity_key, scope.manifests[home.type_name])
 
 
 def _contacts(
@@ -337,7 +337,7 @@ class _Contact:
         """Puts a mapped resource in; of a new one only the resource stays."""
         opened, manifest = self._opened, self._scope.manifests["Service"]
         service = _service(self._scope, one, opened)
-        self._services.append(envelope.encrypt_service(service, opened.entity_key, manifest, opened.plain))
+        self._services.append(envelope.encrypt_service(service, opened.entity_key, manifest))
         self._days.append(one.entity["openingDate"])
         self._carries.append(one)
         self._size += size
@@ -350,7 +350,7 @@ class _Contact:
         dates: Entity = {"created": now, "modified": now, "openingDate": min(self._days)}
         contact = {"id": contact_id, "groupId": contact_id, **dates, **self._head}
         key, manifest = self._opened.entity_key, self._scope.manifests["Contact"]
-        encrypted = envelope.encrypt(contact, key, manifest, self._opened.plain)
+        encrypted = envelope.encrypt(contact, key, manifest)
         encrypted["services"] = self._services
         paths = [one.path for one in self._carries]
         return Write("create", "contact", encrypted, paths, self._carries, self._opened)
@@ -395,7 +395,7 @@ def _changes(
         if _is_service(one):
             opened, manifest = one.over.opened, scope.manifests["Service"]
             service = _service(scope, one, opened)
-            written = envelope.encrypt_service(service, opened.entity_key, manifest, opened.plain)
+            written = envelope.encrypt_service(service, opened.entity_key, manifest)
             _of_contact(services, one.over)[one.id] = _ServiceChange(one.over, one.path, written, one)
         else:
             yield _rewritten(scope, one, one.over)

@@ -15,15 +15,14 @@ from __future__ import annotations
 import hmac
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import orjson
 from cryptography.exceptions import InvalidTag
 
-from bridge.crypto.keyring import Keyring, Opened, Plain
+from bridge.crypto.keyring import Keyring, Opened
 from bridge.crypto.manifest import DEFAULT_MANIFESTS, Manifest, Manifests, Shape
 from bridge.crypto.primitives import (
     Undecipherable,
@@ -40,7 +39,6 @@ from mappings.values import Entity, Json
 
 ENTITY_KEY_BYTES = 32
 RESIDUE_INFO = b"fhir-residue"
-NOTHING_KNOWN: Mapping[str, bytes] = MappingProxyType({})
 _METADATA = frozenset(("securityMetadata", "delegations", "encryptionKeys", "cryptedForeignKeys"))
 
 
@@ -98,101 +96,38 @@ def encrypt_entity(
     return encrypt(entity, key, manifests[type_name])
 
 
-def encrypt(entity: Entity, key: bytes, manifest: Manifest, plain: Plain | None = None) -> Entity:
+def encrypt(entity: Entity, key: bytes, manifest: Manifest) -> Entity:
     """Returns the entity with what the manifest names in `encryptedSelf`, on every level it looks into.
 
-    Members that are null are left out: iCure's clients refuse them in many places, and they say nothing. `plain` takes
-    what is in each encrypted text.
+    Members that are null are left out: iCure's clients refuse them in many places, and they say nothing.
     """
-    return _Encryption(key, plain).entity(entity, manifest, {})
+    return _encrypt(entity, key, manifest, {})
 
 
-def encrypt_contact(
-    contact: Entity, key: bytes, manifests: Manifests = DEFAULT_MANIFESTS, plain: Plain | None = None
-) -> Entity:
+def encrypt_contact(contact: Entity, key: bytes, manifests: Manifests = DEFAULT_MANIFESTS) -> Entity:
     """Returns the Contact encrypted, each of its Services by itself."""
-    encryption = _Encryption(key, plain)
     rest = {name: value for name, value in contact.items() if name != "services"}
-    encrypted = encryption.entity(rest, manifests["Contact"], {})
+    encrypted = encrypt(rest, key, manifests["Contact"])
     if contact.get("services") is not None:
         manifest = manifests["Service"]
-        encrypted["services"] = [encryption.service(service, manifest) for service in contact["services"]]
+        encrypted["services"] = [encrypt_service(service, key, manifest) for service in contact["services"]]
     return encrypted
 
 
-def encrypt_service(
-    service: Entity,
-    key: bytes,
-    manifest: Manifest = DEFAULT_MANIFESTS["Service"],
-    plain: Plain | None = None,
-) -> Entity:
+def encrypt_service(service: Entity, key: bytes, manifest: Manifest = DEFAULT_MANIFESTS["Service"]) -> Entity:
     """Returns the Service encrypted with its Contact's key."""
-    return _Encryption(key, plain).service(service, manifest)
-
-
-class _Encryption:
-    """The encryption of one entity under one key."""
-
-    def __init__(self, key: bytes, plain: Plain | None) -> None:
-        self._key = key
-        self._plain = plain
-
-    def service(self, service: Entity, manifest: Manifest) -> Entity:
-        content = service.get("content")
-        if not content:
-            return self.entity(service, manifest, {})
-        rest = {name: value for name, value in service.items() if name != "content"}
-        if not all(map(_is_compound, content.values())):
-            return self.entity(rest, manifest, {"content": content})
-        encrypted = self.entity(rest, manifest, {})
-        encrypted["content"] = {
-            language: {"compoundValue": [self.service(s, manifest) for s in value["compoundValue"]]}
-            for language, value in content.items()
-        }
-        return encrypted
-
-    def entity(self, entity: Entity, manifest: Manifest, hidden: Entity) -> Entity:
-        """Returns the entity encrypted; `hidden` goes into its `encryptedSelf` too."""
-        if "encryptedSelf" in entity or "encryptedContent" in entity:
-            raise ValueError("this is encrypted already")
-        clear: Entity = {}
-        for name, value in entity.items():
-            if value is None:
-                continue
-            if manifest.everything or name in manifest.whole:
-                hidden[name] = value
-            elif name not in manifest.inner:
-                clear[name] = value
-            elif (inner := self._inner(value, *manifest.inner[name])) is not None:
-                clear[name] = inner
-            else:
-                hidden[name] = value
-        clear["encryptedSelf"] = self._sealed(hidden)
-        return clear
-
-    def _inner(self, value: Json, shape: Shape, manifest: Manifest) -> Json:
-        """Returns the value encrypted in its parts; None when its shape is another and it is hidden whole."""
-        if shape == "list" and isinstance(value, list) and all(map(_is_part, value)):
-            return [part and self.entity(part, manifest, {}) for part in value]
-        if shape == "map" and isinstance(value, dict) and all(map(_is_part, value.values())):
-            return {name: part and self.entity(part, manifest, {}) for name, part in value.items()}
-        if shape == "object" and isinstance(value, dict):
-            return self.entity(value, manifest, {})
-        return None
-
-    def _sealed(self, hidden: Entity) -> str:
-        text = orjson.dumps(hidden)
-        if b"null" in text:
-            text = orjson.dumps(_without_nulls(hidden))
-        sealed = to_base64(cbc_encrypt(self._key, text))
-        if self._plain is not None:
-            self._plain[sealed] = exactly(text)
-        return sealed
-
-
-def exactly(text: bytes) -> bytes:
-    """Returns a copy to be kept: what `orjson.dumps` returns has up to eight times as much memory as it has text."""
-    return bytes(memoryview(text))
+    content = service.get("content")
+    if not content:
+        return _encrypt(service, key, manifest, {})
+    rest = {name: value for name, value in service.items() if name != "content"}
+    if not all(map(_is_compound, content.values())):
+        return _encrypt(rest, key, manifest, {"content": content})
+    encrypted = _encrypt(rest, key, manifest, {})
+    encrypted["content"] = {
+        language: {"compoundValue": [encrypt_service(s, key, manifest) for s in value["compoundValue"]]}
+        for language, value in content.items()
+    }
+    return encrypted
 
 
 def _is_compound(value: Any) -> bool:
@@ -201,8 +136,43 @@ def _is_compound(value: Any) -> bool:
     return all(part is None for name, part in value.items() if name != "compoundValue")
 
 
+def _encrypt(entity: Entity, key: bytes, manifest: Manifest, hidden: Entity) -> Entity:
+    if "encryptedSelf" in entity or "encryptedContent" in entity:
+        raise ValueError("this is encrypted already")
+    clear: Entity = {}
+    for name, value in entity.items():
+        if value is None:
+            continue
+        if manifest.everything or name in manifest.whole:
+            hidden[name] = value
+        elif name not in manifest.inner:
+            clear[name] = value
+        elif (inner := _encrypt_inner(value, key, *manifest.inner[name])) is not None:
+            clear[name] = inner
+        else:
+            hidden[name] = value
+    clear["encryptedSelf"] = to_base64(cbc_encrypt(key, _json(hidden)))
+    return clear
+
+
+def _encrypt_inner(value: Json, key: bytes, shape: Shape, manifest: Manifest) -> Json:
+    """Returns the value encrypted in its parts; None when its shape is another and it is hidden whole."""
+    if shape == "list" and isinstance(value, list) and all(map(_is_part, value)):
+        return [part and _encrypt(part, key, manifest, {}) for part in value]
+    if shape == "map" and isinstance(value, dict) and all(map(_is_part, value.values())):
+        return {name: part and _encrypt(part, key, manifest, {}) for name, part in value.items()}
+    if shape == "object" and isinstance(value, dict):
+        return _encrypt(value, key, manifest, {})
+    return None
+
+
 def _is_part(value: Json) -> bool:
     return value is None or isinstance(value, dict)
+
+
+def _json(hidden: Entity) -> bytes:
+    text = orjson.dumps(hidden)
+    return orjson.dumps(_without_nulls(hidden)) if b"null" in text else text
 
 
 def _without_nulls(value: Json) -> Json:
@@ -213,15 +183,14 @@ def _without_nulls(value: Json) -> Json:
     return value
 
 
-def decrypt(entity: Entity, keys: Iterable[bytes], plain: Mapping[str, bytes] = NOTHING_KNOWN) -> Entity:
+def decrypt(entity: Entity, keys: Iterable[bytes]) -> Entity:
     """Returns the entity with all its encrypted members in their places and no `encryptedSelf` left.
 
-    `securityMetadata` and the older maps stay, so that it can be written again. What `plain` tells of a text is taken
-    as it is. Raises `KeyMissing` when something in it opens with none of the keys, or lies deeper than anything that
-    iCure's clients write.
+    `securityMetadata` and the older maps stay, so that it can be written again. Raises `KeyMissing` when
+    something in it opens with none of the keys, or lies deeper than anything that iCure's clients write.
     """
     try:
-        return _Decryption(keys, plain).entity(entity)
+        return _Decryption(keys).entity(entity)
     except RecursionError:
         raise KeyMissing("This entity is nested too deeply to be opened.") from None
 
@@ -245,9 +214,8 @@ def open_entity(keyring: Keyring, entity: Entity, type_name: str) -> tuple[Entit
 class _Decryption:
     """One entity's decryption: it tries the key that fitted last before the others."""
 
-    def __init__(self, keys: Iterable[bytes], plain: Mapping[str, bytes] = NOTHING_KNOWN) -> None:
+    def __init__(self, keys: Iterable[bytes]) -> None:
         self._keys = list(keys)
-        self._plain = plain
 
     def entity(self, entity: Entity) -> Entity:
         clear: Entity = {}
@@ -270,8 +238,6 @@ class _Decryption:
         return value
 
     def _open(self, text: object) -> Entity:
-        if isinstance(text, str) and text in self._plain:
-            return self._members(orjson.loads(self._plain[text]), self._plain[text])
         for at, key in enumerate(self._keys):
             try:
                 plain = cbc_decrypt(key, from_base64(text)).rstrip(b"\0")
@@ -280,11 +246,8 @@ class _Decryption:
                 continue
             if isinstance(members, dict):
                 self._keys.insert(0, self._keys.pop(at))
-                return self._members(members, plain)
+                return self.entity(members) if b'"encrypted' in plain else members
         raise KeyMissing
-
-    def _members(self, members: Entity, text: bytes) -> Entity:
-        return self.entity(members) if b'"encrypted' in text else members
 
 
 def seal_residue(entity_key: bytes, owner_id: str, text: bytes) -> str:

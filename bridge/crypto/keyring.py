@@ -22,15 +22,11 @@ from bridge.crypto.primitives import AES_KEY_SIZES, Undecipherable, to_base64
 from bridge.errors import BusinessRule, KeyMissing
 from mappings.values import Entity
 
-__all__ = ["Held", "Keyring", "Opened", "OwnKey", "Plain", "Route"]
+__all__ = ["Held", "Keyring", "Opened", "OwnKey", "Route"]
 
 ACCESS_KEYS_PER_VALUE = 360
 
 _CREATING = tuple(threading.Lock() for _ in range(61))
-
-
-Plain = dict[str, bytes]
-"""By encrypted text the JSON text that is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +36,6 @@ class Opened:
     entity_keys: tuple[bytes, ...] = field(repr=False)
     secret_ids: tuple[str, ...] = field(repr=False)
     owning_ids: tuple[str, ...] = field(repr=False)
-    plain: Plain = field(default_factory=dict, repr=False)
-    """What was encrypted just now; who only reads knows nothing of it."""
 
     @property
     def entity_key(self) -> bytes:

@@ -6,7 +6,7 @@ failed is left out of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -79,10 +79,10 @@ class Documents:
 
     def create_all(self, entity_type: EntityType, sent: Any) -> list[Document]:
         """Returns the documents made; ids that are taken are left out."""
-        created = [self._new(entity_type, one) for one in array(sent)]
+        created = [self._new(entity_type, one) for one in _used_up(array(sent))]
         saved = []
         with self.store.writing() as writing:
-            for entity in created:
+            for entity in _used_up(created):
                 if writing.get(entity_type, entity["id"]) is None:
                     self._check_hierarchy(writing, entity)
                     saved.append(writing.save(entity_type, entity, None))
@@ -233,6 +233,13 @@ def array(sent: Any) -> list[Any]:
     if type(sent) is not list:
         raise BadRequest("the body must be an array")
     return sent
+
+
+def _used_up(items: list[Any]) -> Iterator[Any]:
+    """Yields the items and keeps none of them: a batch is large, and so is what is made of it."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def _unordered(value: Any) -> Any:

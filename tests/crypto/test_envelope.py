@@ -237,19 +237,6 @@ def test_a_contact_is_encrypted_service_by_service():
     assert len({box[:22] for box in boxes}) == 2
 
 
-def test_what_was_encrypted_just_now_is_known_without_a_key():
-    service = {"id": "s", "content": compound({"id": "y", "comment": None, "content": measure(1.5)})}
-    contact = {"id": "c", "descr": "d", "services": [service], "notes": [{"markdown": {"en": "n"}}]}
-    plain = {}
-    encrypted = envelope.encrypt_contact(contact, KEY, plain=plain)
-    assert envelope.decrypt(encrypted, [], plain) == without_nulls(contact)
-    completed = {**encrypted, "services": [{**encrypted["services"][0], "index": 1}]}
-    assert envelope.decrypt(completed, [], plain)["services"] == [{**without_nulls(service), "index": 1}]
-    other = envelope.encrypt_contact(contact, KEY)
-    with pytest.raises(KeyMissing):
-        envelope.decrypt({**encrypted, "encryptedSelf": other["encryptedSelf"]}, [], plain)
-
-
 def test_a_contact_of_no_services_keeps_its_shape():
     assert "services" not in envelope.encrypt_contact({"id": "c"}, KEY)
     assert envelope.encrypt_contact({"id": "c", "services": []}, KEY)["services"] == []
