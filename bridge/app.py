@@ -17,7 +17,8 @@ from bridge.crypto.manifest import load_manifests
 from bridge.embedded import create_app as create_embedded
 from bridge.embedded.adapter import InProcess
 from bridge.keychain import Keychain
-from bridge.routes import fhir, health, keychain, sharing, users
+from bridge.mail import Mail
+from bridge.routes import fhir, health, invitation, keychain, sharing, users
 from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
 from bridge.state import Backend, Sqlite, State, deployment_secret
@@ -50,8 +51,9 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
         authenticator=Authenticator(upstream, throttle),
         keychain=Keychain(state, secret, config),
         manifests=load_manifests(config.encrypted_fields_file),
+        mail=Mail(config.smtp_server, config.smtp_sender) if config.smtp_server else None,
     )
-    for blueprint in (fhir.bp, sharing.bp, keychain.bp, users.bp, health.bp):
+    for blueprint in (fhir.bp, sharing.bp, invitation.bp, keychain.bp, users.bp, health.bp):
         app.register_blueprint(blueprint)
     if config.cors_origins:
         CORS(

@@ -193,6 +193,11 @@ def check(data_dir: Path | None) -> None:
     where = config.icure_url or f"the embedded store in {config.data_dir}"
     if not bridge.upstream.reachable():
         problems.append(f"iCure cannot be reached at {where}.")
+    if bridge.mail:
+        try:
+            bridge.mail.check()
+        except BridgeError as e:
+            problems.append(str(e))
     if config.icure_url.startswith("http://"):
         click.echo("warning: ICURE_URL is not https: passwords travel in clear", err=True)
     for doubt in doubts:

@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from email.utils import formataddr, parseaddr
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 SHORTEST_SECRET = 16
@@ -133,6 +134,71 @@ def _state_url(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where e-mail is sent through, and how."""
+
+    host: str
+    port: int
+    tls: bool
+    """Whether the connection is encrypted from its beginning."""
+    starttls: bool
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    ca_certs: str | None = None
+    """A file with the authorities to trust instead of the system's."""
+
+
+SMTP_PORTS = {"smtps": 465, "smtp": 587}
+
+
+def _smtp_server(text: str) -> SmtpServer:
+    try:
+        parts = urlsplit(text)
+        options = dict(parse_qsl(parts.query, True, True))
+        good = (
+            parts.scheme in SMTP_PORTS
+            and re.fullmatch(r"[\w.\-]{1,253}|[0-9a-f.]*:[0-9a-f:.]*", parts.hostname or "", re.ASCII)
+            and parts.port != 0
+            and parts.path in ("", "/")
+            and not parts.fragment
+            and options.keys() <= {"starttls", "ca_certs"}
+            and options.get("starttls", "yes") in ("yes", "no")
+            and bool(parts.username) == bool(parts.password)
+            and re.fullmatch("[!-~]+", text)
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            "must be an smtp or smtps URL, e.g. smtp://user:password@mail.example.org:587"
+            " (of user and password, what is not a letter or digit as %XX)"
+        )
+    tls, starttls = parts.scheme == "smtps", parts.scheme == "smtp" and options.get("starttls") != "no"
+    if parts.username and not (tls or starttls):
+        raise ValueError("must not send a password in clear: leave out starttls=no, or the user")
+    ca_certs = options.get("ca_certs")
+    return SmtpServer(
+        host=str(parts.hostname),
+        port=parts.port or SMTP_PORTS[parts.scheme],
+        tls=tls,
+        starttls=starttls,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        ca_certs=None if ca_certs is None else str(_file(ca_certs)),
+    )
+
+
+def _sender(text: str) -> str:
+    name, address = parseaddr(text)
+    if (
+        not re.fullmatch(r"[\w.!#$%&'*+/=?^`{|}~\-]+@[A-Za-z0-9.\-]+", address, re.ASCII)
+        or not text.isprintable()
+    ):
+        raise ValueError("must be an e-mail address, e.g. Clinic <no-reply@example.org>")
+    return formataddr((name, address))
+
+
 def _setting(
     name: str, default: Any, read: Callable[[str], Any], meaning: str, *, is_secret: bool = False
 ) -> Any:
@@ -190,6 +256,12 @@ class Config:
         "BRIDGE_VALIDATION", "lenient", _lenient_or_strict, "strict: nothing beyond R4 is accepted"
     )
 
+    smtp_server: SmtpServer | None = _setting(
+        "BRIDGE_SMTP_URL", None, _smtp_server, "mail server for invitations", is_secret=True
+    )
+    smtp_sender: str = _setting("BRIDGE_SMTP_SENDER", "", _sender, "who sends invitations")
+    invitation_url: str = _setting("BRIDGE_INVITATION_URL", "", _url, "where invited patients log in")
+
     @property
     def embedded(self) -> bool:
         """Whether the embedded store is the upstream."""
@@ -232,6 +304,8 @@ def read_config(environment: Mapping[str, str] = os.environ) -> tuple[Config, li
     config = Config(**values)
     if config.state_url and not config.secret_file:
         raise ConfigError("BRIDGE_SECRET_FILE must be set with BRIDGE_STATE_URL: all hosts need one secret")
+    if config.smtp_server and not config.smtp_sender:
+        raise ConfigError("BRIDGE_SMTP_SENDER must be set with BRIDGE_SMTP_URL: messages come from somebody")
     if config.key_ttl_seconds > config.key_max_age_seconds:
         raise ConfigError("BRIDGE_KEY_TTL_SECONDS must not be larger than BRIDGE_KEY_MAX_AGE_SECONDS")
     known = {f.metadata["name"] for f in fields(Config)}

@@ -180,6 +180,18 @@ class Throttled(BridgeError):
     status, code = 429, "throttled"
 
 
+class NotConfigured(BridgeError):
+    """Whoever runs this server has not set it up for that."""
+
+    status, code = 501, "not-supported"
+
+
+class MailFailed(BridgeError):
+    """The message was not sent."""
+
+    status, code = 502, "transient"
+
+
 class UpstreamFailed(BridgeError):
     """iCure failed or answered what cannot be understood."""
 
@@ -200,6 +212,12 @@ class Interrupted(BridgeError):
 
 class UpstreamTimeout(BridgeError):
     """iCure did not answer in time; the outcome of a write is not known."""
+
+    status, code = 504, "timeout"
+
+
+class MailTimeout(BridgeError):
+    """The mail server did not answer in time; whether the message was sent is not known."""
 
     status, code = 504, "timeout"
 

@@ -16,6 +16,7 @@ from bridge.crypto.keyring import Keyring
 from bridge.crypto.manifest import Manifests
 from bridge.errors import Issue
 from bridge.keychain import Keychain
+from bridge.mail import Mail
 from bridge.state import Hold, State
 from bridge.throttle import Throttle
 from bridge.upstream import Client, Upstream
@@ -104,6 +105,8 @@ class Bridge:
     authenticator: Authenticator
     keychain: Keychain
     manifests: Manifests
+    mail: Mail | None = None
+    """None where no mail server is set."""
     known_parties: Memory[bool] = field(default_factory=lambda: Memory(100_000))
     open_entries: Memory[tuple[str, str]] = field(default_factory=lambda: Memory(10_000))
 

@@ -47,7 +47,7 @@ def _lists_of_text(value: Json) -> bool:
 FORMS: Mapping[str, tuple[Callable[[Json], bool], str]] = {
     "name": (_text, "text"),
     "login": (_matching(r"[^:\x00-\x1f\x7f]*[^:\s\x00-\x1f\x7f][^:\x00-\x1f\x7f]*"), "text without a colon"),
-    "email": (_matching(r"[^\s@]+@[^\s@]+"), "an e-mail address"),
+    "email": (_matching(r"[^\s@<>(),;:\"\[\]\\]+@[^\s@<>(),;:\"\[\]\\]+"), "an e-mail address"),
     "mobilePhone": (_matching(r"\+?[0-9]{6,20}"), "a phone number: 6 to 20 digits, + in front or not"),
     "status": (
         lambda value: value in ("ACTIVE", "DISABLED", "REGISTERING"),
@@ -238,6 +238,16 @@ def _as_icure(said: Entity) -> Entity:
     return {**user, "passwordHash": said["password"]} if "password" in said else user
 
 
+def is_email(text: str) -> bool:
+    """Whether this has the form of an e-mail address."""
+    return FORMS["email"][0](text)
+
+
+def taken(client: Client, said: Entity) -> list[str]:
+    """Returns which names of a user another one has."""
+    return [name for name in NAMES if name in said and _is_taken(client, name, said)]
+
+
 def _written(client: Client, said: Entity, write: Callable[[], Entity]) -> Entity:
     """Returns the user as written. Raises `Duplicate` that tells which name is taken, where that is why."""
     try:
@@ -245,11 +255,11 @@ def _written(client: Client, said: Entity, write: Callable[[], Entity]) -> Entit
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
     except Unprocessable as e:
-        taken = [name for name in NAMES if name in said and _is_taken(client, name, said)]
-        if not taken:
+        names = taken(client, said)
+        if not names:
             raise
         raise Duplicate(
-            issues=[Issue("duplicate", "Another user has this already.", n) for n in taken]
+            issues=[Issue("duplicate", "Another user has this already.", n) for n in names]
         ) from e
 
 

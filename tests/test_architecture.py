@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "websockets"),
-    ("upstream", "crypto", "wire"),
+    ("upstream", "crypto", "wire", "mail"),
     ("state", "importing"),
     ("throttle",),
     ("auth",),
@@ -31,7 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("once",),
     ("operations", "users"),
     ("sharing",),
-    ("bundle", "capability", "logs"),
+    ("bundle", "capability", "logs", "invitation"),
     ("openapi",),
     ("routes",),
 )
@@ -42,6 +42,7 @@ NARROW: dict[str, set[str]] = {
     "websockets": set(),
     "upstream": {"errors"},
     "crypto": {"errors"},
+    "mail": {"config", "errors"},
     "wire": {"errors"},
     "state": {"crypto", "errors"},
     "throttle": {"state"},
@@ -71,6 +72,7 @@ ONLY_IN: dict[str, set[str]] = {
     "click": {"bridge.cli"},
     "rich": {"bridge.importing"},
     "redis": {"bridge.state"},
+    "smtplib": {"bridge.mail"},
     "sqlite3": {"bridge.state", "bridge.embedded", "bridge.cli", "bridge.importing"},
     "socket": {"bridge.server", "bridge.routes.answers"},
     "subprocess": set(),

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from bridge.app import create_app
-from bridge.config import Config, ConfigError, read_config, settings
+from bridge.config import Config, ConfigError, SmtpServer, read_config, settings
 from tests.helpers import DEMO_PATIENT, FHIR, Account, Caller, Remote, assert_outcome, serving
 
 DEFAULTS = {
@@ -29,6 +29,9 @@ DEFAULTS = {
     "BRIDGE_IDENTIFIER_SYSTEM": "https://dxm.icure.dev",
     "BRIDGE_REFERENCES": "lenient",
     "BRIDGE_VALIDATION": "lenient",
+    "BRIDGE_SMTP_URL": None,
+    "BRIDGE_SMTP_SENDER": "",
+    "BRIDGE_INVITATION_URL": "",
 }
 
 
@@ -52,6 +55,9 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "key ttl": ("BRIDGE_KEY_TTL_SECONDS", "60", 60),
     "urn": ("BRIDGE_IDENTIFIER_SYSTEM", "urn:oid:1.2.3", "urn:oid:1.2.3"),
     "strict": ("BRIDGE_VALIDATION", "strict", "strict"),
+    "sender": ("BRIDGE_SMTP_SENDER", "Clinic <no-reply@x.org>", "Clinic <no-reply@x.org>"),
+    "bare sender": ("BRIDGE_SMTP_SENDER", "no-reply@x.org", "no-reply@x.org"),
+    "application": ("BRIDGE_INVITATION_URL", "https://app.x.org/login", "https://app.x.org/login"),
 }
 
 
@@ -67,7 +73,48 @@ def test_a_time_zone_is_read() -> None:
     assert read_config({"BRIDGE_TIMEZONE": "Europe/Brussels"})[0].timezone.key == "Europe/Brussels"
 
 
+SMTP = {
+    "encrypted later": ("smtp://u:p%20w@mail.x.org", SmtpServer("mail.x.org", 587, False, True, "u", "p w")),
+    "encrypted": ("smtps://u:p@mail.x.org:2465", SmtpServer("mail.x.org", 2465, True, False, "u", "p")),
+    "in clear": ("smtp://localhost:25?starttls=no", SmtpServer("localhost", 25, False, False)),
+    "own authority": (
+        f"smtps://[::1]?ca_certs={__file__}",
+        SmtpServer("::1", 465, True, False, ca_certs=__file__),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "server"), SMTP.values(), ids=SMTP)
+def test_a_mail_server_is_read(text: str, server: SmtpServer) -> None:
+    config, _ = read_config({"BRIDGE_SMTP_URL": text, "BRIDGE_SMTP_SENDER": "a@b.org"})
+    assert config.smtp_server == server
+    assert "p w" not in repr(config)
+
+
+def test_a_mail_server_needs_a_sender() -> None:
+    with pytest.raises(ConfigError, match="BRIDGE_SMTP_SENDER"):
+        read_config({"BRIDGE_SMTP_URL": "smtps://mail.x.org"})
+
+
 WRONG = [
+    *(
+        ("BRIDGE_SMTP_URL", text)
+        for text in (
+            *(
+                "mail.x.org",
+                "http://x",
+                "smtp://",
+                "smtp://x:0",
+                "smtp://x:99999",
+                "smtp://x y",
+                "smtp://x/y",
+            ),
+            *("smtp://x#a", "smtp://u@x", "smtp://x?starttls=maybe", "smtp://x?timeout=1", "smtp://é"),
+            *("smtp://u:p@x?starttls=no", "smtps://x?ca_certs=/nowhere/at/all", "smtp://u:p/w@x"),
+        )
+    ),
+    *(("BRIDGE_SMTP_SENDER", text) for text in ("clinic", "a@b@c", "Clinic <>", "a@b.org\nBcc: x@y.org")),
+    *(("BRIDGE_INVITATION_URL", text) for text in ("app.x.org", "ftp://x")),
     *(
         ("ICURE_URL", text)
         for text in ("icure.cloud", "ftp://x", "https://", "https://u:p@x", "http://[", "http://x:9x")

@@ -1,0 +1,398 @@
+"""Inviting a patient: the user it gets, the message that a real SMTP server takes, and every way it can fail."""
+
+from __future__ import annotations
+
+import datetime
+import email
+import email.policy
+import ipaddress
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from bridge.app import create_app
+from bridge.config import Config, read_config
+from bridge.errors import MailFailed, MailTimeout
+from bridge.mail import Mail
+from tests.helpers import Account, Caller, assert_outcome, free_port, stored
+
+SENDER = "Clinic <no-reply@clinic.example>"
+SECRET = "s3cret/of the mail"
+WORDS = re.compile(r"User name: (\S+)\nTemporary password: (\S+)")
+
+
+class Server:
+    """A running SMTP server and what it took."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port, self._folder = port, folder
+
+    def messages(self) -> list[EmailMessage]:
+        files = sorted(self._folder.glob("*.eml"))
+        policy = email.policy.default
+        return [email.message_from_bytes(f.read_bytes(), policy=policy) for f in files]  # type: ignore[misc]
+
+
+@contextmanager
+def smtp_serving(folder: Path, *options: str) -> Iterator[Server]:
+    """Runs an SMTP server in a process of its own."""
+    folder.mkdir()
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "smtp_server.py"), str(port), str(folder), *options]
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not _listens(port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield Server(port, folder)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def smtp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with smtp_serving(tmp_path_factory.mktemp("smtp") / "mail") as server:
+        yield server
+
+
+@pytest.fixture
+def inbox(smtp: Server) -> Callable[[], list[EmailMessage]]:
+    """Gives the messages that came since the test began."""
+    before = len(smtp.messages())
+    return lambda: smtp.messages()[before:]
+
+
+def settings(url: str, **others: str) -> Config:
+    return read_config({"BRIDGE_SMTP_URL": url, "BRIDGE_SMTP_SENDER": SENDER, **others})[0]
+
+
+def plain(server: Server) -> str:
+    return f"smtp://127.0.0.1:{server.port}?starttls=no"
+
+
+@pytest.fixture
+def start(data_dir: Path, accounts: dict[str, Account]) -> Callable[..., Caller]:
+    """Starts the bridge with these settings, and gives esmith, who has an e-mail address."""
+
+    def started(config: Config, *, reachable: bool = True) -> Caller:
+        app = create_app(replace(config, data_dir=data_dir))
+        app.testing = True
+        caller = Caller(app, accounts["esmith"])
+        assert caller.load_key().status_code == 200
+        if reachable:
+            give_address(caller)
+        return caller
+
+    return started
+
+
+def give_address(caller: Caller, kind: str = "email", number: str = "esmith@clinic.example") -> None:
+    path = f"/rest/v2/hcparty/{caller.account['dataOwnerId']}"
+    party = caller.get(path).json
+    telecom = {"telecomType": kind, "telecomNumber": number}
+    party["addresses"] = [{"addressType": "work", "telecoms": [telecom]}]
+    assert caller.send("PUT", "/rest/v2/hcparty", party).status_code == 200
+
+
+@pytest.fixture
+def doctor(start: Callable[..., Caller], smtp: Server) -> Caller:
+    return start(settings(plain(smtp), BRIDGE_INVITATION_URL="https://app.clinic.example"))
+
+
+def patient(caller: Caller, *telecoms: tuple[str, str, str]) -> str:
+    """Returns the id of a new patient with these telecoms: system, use, value."""
+    said = [{"system": system, "use": use, "value": value} for system, use, value in telecoms]
+    resource = {"resourceType": "Patient", "name": [{"family": "Poquelin", "given": ["Argan"]}]}
+    return str(caller.created({**resource, **({"telecom": said} if said else {})})["id"])
+
+
+def argan(caller: Caller, address: str = "argan@moliere.example") -> str:
+    return patient(caller, ("email", "home", address))
+
+
+def invited(caller: Caller, patient_id: str, body: Any = None) -> Any:
+    return caller.post(f"Patient/{patient_id}/$invite", body)
+
+
+def users_of(caller: Caller, patient_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = caller.get(f"/rest/icdx/v1/users?patientId={patient_id}").json["users"]
+    return found
+
+
+def values(answer: Any) -> dict[str, str]:
+    return {p["name"]: next(v for n, v in p.items() if n != "name") for p in answer.json["parameter"]}
+
+
+def test_an_invited_patient_logs_in_with_the_password_of_the_message(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    patient_id = argan(doctor)
+    answer = invited(doctor, patient_id)
+    assert answer.status_code == 200, answer.text
+    told = values(answer)
+    (message,) = inbox()
+    assert (message["To"], message["From"]) == ("argan@moliere.example", SENDER)
+    text = message.get_content()
+    assert "https://app.clinic.example" in text
+    login, password = WORDS.search(text).groups()  # type: ignore[union-attr]
+    assert login == told["login"] == "argan@moliere.example"
+    assert password not in answer.text
+    tokens = doctor.post("/rest/v2/auth/login", {"username": login, "password": password}).json
+    current = doctor.get("/rest/v2/user/current", Authorization=f"Bearer {tokens['token']}").json
+    assert (current["id"], current["patientId"]) == (told["user"], patient_id)
+    assert [user["id"] for user in users_of(doctor, patient_id)] == [told["user"]]
+    ends = datetime.datetime.fromisoformat(told["expires"])
+    assert datetime.timedelta(29) < ends - datetime.datetime.now(datetime.UTC) < datetime.timedelta(31)
+
+
+def test_a_message_holds_neither_names_of_patients_nor_anything_medical(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    patient_id = argan(doctor)
+    assert invited(doctor, patient_id).status_code == 200
+    (message,) = inbox()
+    for private in ("Poquelin", "Argan", patient_id):
+        assert private not in str(message)
+
+
+TELECOMS = {
+    "home before work": ([("email", "work", "w@x.example"), ("email", "home", "h@x.example")], "h@x.example"),
+    "work before others": (
+        [("email", "old", "o@x.example"), ("email", "work", "w@x.example")],
+        "w@x.example",
+    ),
+    "e-mail before mobile": (
+        [("phone", "mobile", "+32470000001"), ("email", "old", "o@x.example")],
+        "o@x.example",
+    ),
+}
+
+
+@pytest.mark.parametrize(("telecoms", "chosen"), TELECOMS.values(), ids=TELECOMS)
+def test_the_nearest_address_is_chosen(
+    doctor: Caller,
+    inbox: Callable[[], list[EmailMessage]],
+    telecoms: list[tuple[str, str, str]],
+    chosen: str,
+) -> None:
+    assert invited(doctor, patient(doctor, *telecoms)).status_code == 200
+    assert [message["To"] for message in inbox()] == [chosen]
+
+
+def test_a_mobile_number_of_the_inviter_is_enough(start: Callable[..., Caller], smtp: Server) -> None:
+    caller = start(settings(plain(smtp)), reachable=False)
+    give_address(caller, "mobile", "+32470000001")
+    assert invited(caller, argan(caller)).status_code == 200
+
+
+UNMET = {
+    "no telecom": ([], "no e-mail", "Patient.telecom"),
+    "mobile only": ([("phone", "mobile", "+32470000001")], "mobile number only", "Patient.telecom"),
+    "telephone only": ([("phone", "home", "+3225551234")], "no e-mail", "Patient.telecom"),
+    "no e-mail address": ([("email", "home", "somewhere")], "no e-mail address", "Patient.telecom"),
+    "header in it": ([("email", "home", "a@b.example\nBcc: c@d.example")], "no e-mail", "Patient.telecom"),
+    "two addresses": ([("email", "home", "a@b.example, c@d.example")], "no e-mail", "Patient.telecom"),
+}
+
+
+@pytest.mark.parametrize(("telecoms", "words", "path"), UNMET.values(), ids=UNMET)
+def test_a_patient_that_cannot_be_reached_is_not_invited(
+    doctor: Caller,
+    data_dir: Path,
+    inbox: Callable[[], list[EmailMessage]],
+    telecoms: list[tuple[str, str, str]],
+    words: str,
+    path: str,
+) -> None:
+    patient_id = patient(doctor, *telecoms)
+    before = stored(data_dir)
+    answer = invited(doctor, patient_id)
+    assert_outcome(answer, 422, "business-rule", path)
+    assert words in answer.text
+    assert stored(data_dir) == before
+    assert inbox() == []
+
+
+def test_who_cannot_be_reached_invites_nobody(start: Callable[..., Caller], smtp: Server) -> None:
+    caller = start(settings(plain(smtp)), reachable=False)
+    answer = invited(caller, argan(caller))
+    assert_outcome(answer, 422, "business-rule")
+    assert "You have neither" in answer.text
+
+
+def test_an_address_of_another_user_is_refused(doctor: Caller, data_dir: Path) -> None:
+    assert doctor.post("/rest/icdx/v1/users", {"email": "argan@moliere.example"}).status_code == 201
+    patient_id = argan(doctor)
+    before = stored(data_dir)
+    assert_outcome(invited(doctor, patient_id), 422, "business-rule", "Patient.telecom")
+    assert stored(data_dir) == before
+
+
+def test_a_patient_is_invited_once(doctor: Caller, inbox: Callable[[], list[EmailMessage]]) -> None:
+    patient_id = argan(doctor)
+    user = values(invited(doctor, patient_id))["user"]
+    again = invited(doctor, patient_id)
+    assert_outcome(again, 422, "business-rule", "Patient")
+    assert user in again.text
+    assert len(inbox()) == 1
+
+
+def test_an_unknown_patient_is_not_found(doctor: Caller) -> None:
+    assert_outcome(invited(doctor, "nobody"), 404, "not-found")
+
+
+def test_parameters_are_refused(doctor: Caller, data_dir: Path) -> None:
+    patient_id = argan(doctor)
+    before = stored(data_dir)
+    some = {"resourceType": "Parameters", "parameter": [{"name": "email", "valueString": "x@y.example"}]}
+    assert_outcome(invited(doctor, patient_id, some), 400, "invalid", "Parameters.parameter")
+    assert_outcome(invited(doctor, patient_id, b"{"), 400)
+    assert stored(data_dir) == before
+    assert invited(doctor, patient_id, {"resourceType": "Parameters"}).status_code == 200
+
+
+def test_who_may_make_no_users_invites_nobody(
+    doctor: Caller, accounts: dict[str, Account], inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    jdoe = Caller(doctor.app, accounts["jdoe"])
+    jdoe.load_key()
+    give_address(jdoe)
+    answer = invited(jdoe, argan(jdoe))
+    assert_outcome(answer, 403, "forbidden")
+    assert "administrators" in answer.text
+    assert inbox() == []
+
+
+def test_without_a_mail_server_nobody_is_invited(esmith: Caller, data_dir: Path) -> None:
+    patient_id = argan(esmith)
+    before = stored(data_dir)
+    answer = invited(esmith, patient_id)
+    assert_outcome(answer, 501, "not-supported")
+    assert "BRIDGE_SMTP_URL" in answer.text
+    assert stored(data_dir) == before
+
+
+REFUSED = {"refused": "550", "full": "452"}
+
+
+@pytest.mark.parametrize(("name", "code"), REFUSED.items())
+def test_a_message_that_is_refused_leaves_no_user(doctor: Caller, name: str, code: str) -> None:
+    patient_id = argan(doctor, f"{name}@moliere.example")
+    answer = invited(doctor, patient_id)
+    assert_outcome(answer, 502, "transient")
+    assert code in answer.text
+    assert "removed again" in answer.text
+    assert f"{name}@" not in answer.text
+    assert users_of(doctor, patient_id) == []
+    assert_outcome(invited(doctor, patient_id), 502)
+
+
+def test_a_server_that_breaks_off_may_have_sent_it(doctor: Caller) -> None:
+    patient_id = argan(doctor, "broken@moliere.example")
+    answer = invited(doctor, patient_id)
+    assert_outcome(answer, 504, "timeout")
+    assert "may have been sent" in answer.text
+    assert users_of(doctor, patient_id) == []
+
+
+def test_a_server_that_cannot_be_reached_sends_nothing(start: Callable[..., Caller]) -> None:
+    caller = start(settings(f"smtp://127.0.0.1:{free_port()}?starttls=no"))
+    patient_id = argan(caller)
+    answer = invited(caller, patient_id)
+    assert_outcome(answer, 502, "transient")
+    assert users_of(caller, patient_id) == []
+
+
+def test_a_slow_server_is_not_waited_for(smtp: Server) -> None:
+    config = settings(plain(smtp))
+    assert config.smtp_server is not None
+    with pytest.raises(MailTimeout):
+        Mail(config.smtp_server, SENDER, answer_seconds=0.5).send("slow@x.example", "a", "b")
+
+
+# encrypted
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a key and its certificate for 127.0.0.1, which is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_message_goes_encrypted_and_with_a_login(scheme: str, certificate: Path, tmp_path: Path) -> None:
+    options = ["--certificate", str(certificate), "--login", f"bridge:{SECRET}"]
+    if scheme == "smtps":
+        options.append("--smtps")
+    with smtp_serving(tmp_path / "mail", *options) as server:
+        at = f"127.0.0.1:{server.port}?ca_certs={certificate}"
+
+        def mail(user: str) -> Mail:
+            config = settings(f"{scheme}://{user}{at}")
+            assert config.smtp_server is not None
+            assert SECRET not in repr(config)
+            return Mail(config.smtp_server, SENDER)
+
+        right = mail("bridge:s3cret%2Fof%20the%20mail@")
+        right.check()
+        right.send("argan@moliere.example", "Subject", "Text")
+        (message,) = server.messages()
+        assert message.get_content() == "Text\n"
+        with pytest.raises(MailFailed, match="login"):
+            mail("bridge:wrong@").check()
+        with pytest.raises(MailFailed, match="trusted"):
+            stranger = settings(f"{scheme}://127.0.0.1:{server.port}").smtp_server
+            assert stranger is not None
+            Mail(stranger, SENDER).check()
+
+
+def test_a_server_without_starttls_gets_nothing(smtp: Server) -> None:
+    server = settings(f"smtp://127.0.0.1:{smtp.port}").smtp_server
+    assert server is not None
+    with pytest.raises(MailFailed):
+        Mail(server, SENDER).check()
