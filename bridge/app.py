@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import requests
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, request
 from flask_cors import CORS
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge import errors, logs
 from bridge.auth import Authenticator
 from bridge.config import Config
+from bridge.crypto import primitives
 from bridge.crypto.manifest import load_manifests
 from bridge.embedded import create_app as create_embedded
 from bridge.embedded.adapter import InProcess
+from bridge.embedded.store import DELETED, Store
+from bridge.events import MARK_HEADER, Change, Changes, Following, Icure
 from bridge.keychain import Keychain
 from bridge.mail import Mail
-from bridge.routes import fhir, health, invitation, keychain, sharing, users
+from bridge.routes import fhir, health, invitation, keychain, sharing, subscriptions, users
 from bridge.routes.answers import packed, refuse
 from bridge.scope import Bridge
 from bridge.state import Backend, Sqlite, State, deployment_secret
@@ -53,7 +56,7 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
         manifests=load_manifests(config.encrypted_fields_file),
         mail=Mail(config.smtp_server, config.smtp_sender) if config.smtp_server else None,
     )
-    for blueprint in (fhir.bp, sharing.bp, invitation.bp, keychain.bp, users.bp, health.bp):
+    for blueprint in (fhir.bp, subscriptions.bp, sharing.bp, invitation.bp, keychain.bp, users.bp, health.bp):
         app.register_blueprint(blueprint)
     if config.cors_origins:
         CORS(
@@ -61,6 +64,7 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
         )
     app.after_request(packed)
     logs.watch(app)
+    _follow(app, config, primitives.hkdf(secret, b"notifications").hex())
     app.wsgi_app = app.extensions["websockets"] = Websockets(app.wsgi_app, websockets)  # type: ignore[method-assign]
     _handle_errors(app)
     return app
@@ -99,8 +103,57 @@ def _upstream(app: Flask, config: Config, throttle: Throttle) -> Upstream:
     embedded = create_embedded(config.data_dir, guard=throttle)
     session = requests.Session()
     session.mount(EMBEDDED_URL, InProcess(embedded))
+    app.extensions["store"] = embedded.extensions["store"]
     app.wsgi_app = _Beside(app.wsgi_app, embedded)  # type: ignore[method-assign]
     return Upstream(EMBEDDED_URL, session)
+
+
+def _follow(app: Flask, config: Config, mark: str) -> None:
+    """Has the application know of Subscriptions, and know notifications that it sent itself by their mark."""
+    bridge = app.extensions["bridge"]
+    source = (
+        _Store(app.extensions["store"]) if config.embedded else Icure(config.icure_url, bridge.authenticator)
+    )
+    app.extensions["following"] = Following(bridge, source, mark, logs.unexpected)
+
+    @app.before_request
+    def refuse_own() -> None:
+        if request.headers.get(MARK_HEADER) == mark:
+            raise errors.Forbidden("This is a notification of this bridge itself.")
+
+
+class _Store:
+    """The changes of the embedded store, the same for everybody: who may hear of what shows when it is read."""
+
+    run = "store"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def of(self, user: str, authorization: str, kind: str) -> Changes:
+        """Returns the changes."""
+        return self
+
+    def keep(self, users: Collection[str]) -> None:
+        """Does nothing: there is no connection."""
+
+    def last(self) -> int:
+        """Returns the number of the last change, 0 for none."""
+        with self._store.reading() as view:
+            return view.last_change()
+
+    def after(self, number: int, most: int) -> tuple[list[Change], int] | None:
+        """Returns the first changes after a number, and the last number looked at; None when some are forgotten."""
+        with self._store.reading() as view:
+            found, first = view.changes(number, most), view.first_change()
+        if number + 1 < first:
+            return None
+        told = []
+        for one in found:
+            entities = {one.id: one.event} if one.type != "Contact" else one.services
+            kind = one.type if one.type != "Contact" else "Service"
+            told += [Change(one.number, kind, i) for i, event in entities.items() if event != DELETED]
+        return told, found[-1].number if found else number
 
 
 class _Beside:

@@ -67,6 +67,17 @@ def _proxies(text: str) -> tuple[str, ...]:
     return _words(text)
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    for word in _words(text):
+        if not re.fullmatch(
+            r"([a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?|[0-9a-f:.]+", word
+        ):
+            raise ValueError(
+                "must be names or addresses of hosts in lower case, without port, e.g. lab.intern"
+            )
+    return _words(text)
+
+
 def _origins(text: str) -> tuple[str, ...]:
     for word in _words(text):
         if word != "*" and not re.fullmatch(r"https?://[A-Za-z0-9.\-]+(:[0-9]{1,5})?", word):
@@ -226,6 +237,9 @@ class Config:
         "BRIDGE_TRUSTED_PROXIES", (), _proxies, "whose X-Forwarded-* count"
     )
     cors_origins: tuple[str, ...] = _setting("BRIDGE_CORS_ORIGINS", (), _origins, "browser front ends")
+    hook_hosts: tuple[str, ...] = _setting(
+        "BRIDGE_HOOK_HOSTS", (), _hosts, "inner hosts to which notifications may go, with http too"
+    )
     timezone: ZoneInfo = _setting(
         "BRIDGE_TIMEZONE",
         ZoneInfo("UTC"),

@@ -210,6 +210,12 @@ class Interrupted(BridgeError):
     status, code = 503, "incomplete"
 
 
+class Overloaded(BridgeError):
+    """There is no room for one more now."""
+
+    status, code = 503, "transient"
+
+
 class UpstreamTimeout(BridgeError):
     """iCure did not answer in time; the outcome of a write is not known."""
 

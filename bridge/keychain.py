@@ -14,7 +14,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 from cachetools import TTLCache, cached
@@ -96,7 +96,7 @@ class Keychain:
             uploader=caller.data_owner_id,
             credential=_credential_name(seal_key),
             fingerprint=key.fingerprint,
-            box=b64encode(primitives.seal(seal_key, key.pkcs8_der, data_owner_id.encode())).decode(),
+            box=_box(seal_key, key.pkcs8_der, data_owner_id),
             idle_ends=now + self._ttl,
             ends=min(now + self._max_age, credential.ends or now + self._max_age),
         )
@@ -123,6 +123,37 @@ class Keychain:
         self._change(
             data_owner_id, lambda entries: [e for e in entries if not _sees(caller, data_owner_id, e)]
         )
+
+    def lend(self, caller: Caller, credential: Credential, other: Credential) -> None:
+        """Seals the keys that this credential opens for another one of the same caller too.
+
+        What is lent does not end for being idle, but no later than the keys themselves, and with `unload`.
+        """
+        seal_key, other_key = self._seal_key(caller, credential), self._seal_key(caller, other)
+        mine, name = _credential_name(seal_key), _credential_name(other_key)
+        for owner in (caller.data_owner_id, *caller.ancestors):
+
+            def lent(entries: list[Entry], owner: str = owner) -> list[Entry]:
+                own = [e for e in entries if (e.uploader, e.credential) == (caller.data_owner_id, mine)]
+                return [e for e in entries if e.credential != name] + [
+                    replace(
+                        e,
+                        credential=name,
+                        box=_box(other_key, key.pkcs8_der, owner),
+                        idle_ends=e.ends,
+                    )
+                    for e, key in zip(own, _open(seal_key, owner, own), strict=True)
+                ]
+
+            if self._entries(owner):
+                self._change(owner, lent)
+
+    def take_back(self, caller: Caller, other: Credential) -> None:
+        """Forgets what was lent to a credential."""
+        name = _credential_name(self._seal_key(caller, other))
+        for owner in (caller.data_owner_id, *caller.ancestors):
+            if self._entries(owner):
+                self._change(owner, lambda entries: [e for e in entries if e.credential != name])
 
     def open(self, caller: Caller, credential: Credential) -> Keyring:
         """Returns the opened keys of the caller and of its ancestors. Raises `KeyMissing`, which says what to do."""
@@ -183,10 +214,7 @@ class Keychain:
                 self._change(
                     owner,
                     lambda all_: [
-                        Entry(e.uploader, e.credential, e.fingerprint, e.box, now + self._ttl, e.ends)
-                        if e.box in used
-                        else e
-                        for e in all_
+                        replace(e, idle_ends=now + self._ttl) if e.box in used else e for e in all_
                     ],
                 )
 
@@ -225,6 +253,10 @@ def _live(stored: bytes | None) -> list[Entry]:
 
 def _credential_name(seal_key: bytes) -> str:
     return hmac.new(seal_key, b"credential", hashlib.sha256).hexdigest()
+
+
+def _box(seal_key: bytes, der: bytes, data_owner_id: str) -> str:
+    return b64encode(primitives.seal(seal_key, der, data_owner_id.encode())).decode()
 
 
 def _open(seal_key: bytes, data_owner_id: str, entries: Iterable[Entry]) -> list[PrivateKey]:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from cachetools import TTLCache
 
-from bridge.auth import Authenticator, Caller
+from bridge.auth import Authenticator, Caller, Credential
 from bridge.config import Config
 from bridge.crypto.keyring import Keyring
 from bridge.crypto.manifest import Manifests
@@ -115,7 +115,10 @@ class Bridge:
 
         Raises `NotLoggedIn`, `Throttled`, `Forbidden`, `KeyMissing`.
         """
-        credential = self.authenticator.credential(authorization, address)
+        return self.keyed(self.authenticator.credential(authorization, address), base)
+
+    def keyed(self, credential: Credential, base: str) -> Scope:
+        """Returns the scope of who shows this credential. Raises `NotLoggedIn`, `Forbidden`, `KeyMissing`."""
         caller = self.authenticator.identify(credential)
         keyring = self.keychain.open(caller, credential)
         return Scope(

@@ -112,6 +112,12 @@ def _numbers(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a if isinstance(a, int) else "…" for a in args)
 
 
+def _begin(extensions: dict[str, Any]) -> None:
+    """Begins what a worker does beside answering."""
+    _sweep_now_and_then(extensions["bridge"])
+    extensions["following"].start()
+
+
 def _sweep_now_and_then(bridge: Bridge) -> None:
     """Starts a thread that undoes what workers that died left half-written; it ends with the process."""
 
@@ -155,7 +161,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "logger_class": Quiet,
             "loglevel": "warning",
             "when_ready": lambda server: ready(),
-            "post_worker_init": lambda worker: _sweep_now_and_then(worker.wsgi.extensions["bridge"]),
+            "post_worker_init": lambda worker: _begin(worker.wsgi.extensions),
             "limit_request_line": LONGEST_REQUEST_LINE,
             "forwarded_allow_ips": "",  # what a proxy says is read in one place: routes.answers.base_url
             "control_socket_disable": True,

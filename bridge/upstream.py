@@ -192,6 +192,11 @@ class Client:
         """The token by which new ones are had; None for a caller who showed a JWT."""
         return self._tokens.refresh
 
+    @property
+    def token(self) -> str:
+        """The JWT that is sent now."""
+        return self._tokens.token
+
     # users and data owners
 
     def current_user(self) -> Entity:

@@ -30,7 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("interactions",),
     ("once",),
     ("operations", "users"),
-    ("sharing",),
+    ("sharing", "events"),
     ("bundle", "capability", "logs", "invitation"),
     ("openapi",),
     ("routes",),
@@ -62,7 +62,7 @@ ONLY_IN: dict[str, set[str]] = {
     "flask_cors": {"bridge.app"},
     "werkzeug": {"bridge.app", "bridge.embedded", "bridge.openapi"},
     "requests": {"bridge.upstream", "bridge.app", "bridge.embedded", "bridge.importing"},
-    "urllib3": set(),
+    "urllib3": {"bridge.events"},
     "cryptography": {"bridge.crypto", "bridge.keychain"},
     "jwt": {"bridge.auth", "bridge.embedded"},
     "fhir": {"bridge.wire"},
@@ -74,7 +74,7 @@ ONLY_IN: dict[str, set[str]] = {
     "redis": {"bridge.state"},
     "smtplib": {"bridge.mail"},
     "sqlite3": {"bridge.state", "bridge.embedded", "bridge.cli", "bridge.importing"},
-    "socket": {"bridge.server", "bridge.routes.answers"},
+    "socket": {"bridge.server", "bridge.websockets", "bridge.events", "bridge.routes"},
     "subprocess": set(),
     "pickle": set(),
 }
@@ -170,6 +170,7 @@ def test_every_foreign_library_is_a_dependency() -> None:
     distributions = {"fhir": "fhir.resources", "flask_cors": "flask-cors", "jwt": "pyjwt", "simple_websocket": "simple-websocket"}
     through_another = {
         "werkzeug": "flask",
+        "urllib3": "requests",
         "jsonpointer": "jsonpatch",
         "pydantic": "fhir.resources",
         "fhir_core": "fhir.resources",

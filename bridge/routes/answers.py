@@ -15,6 +15,7 @@ from flask import Response, current_app, g, request
 from bridge import journal, wire
 from bridge.auth import Caller, Credential
 from bridge.errors import Invalid, Issue, TooLarge, UnsupportedMediaType, explain, outcome
+from bridge.events import Following
 from bridge.interactions import ABSENT, Answer
 from bridge.once import Request
 from bridge.scope import Bridge, Scope
@@ -31,6 +32,11 @@ _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
 def bridge() -> Bridge:
     """Returns what all requests of this process share."""
     return cast(Bridge, current_app.extensions["bridge"])
+
+
+def following() -> Following:
+    """Returns the Subscriptions that this process knows of."""
+    return cast(Following, current_app.extensions["following"])
 
 
 def scope() -> Scope:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from bridge import wire
+from bridge import events, wire
 from bridge.auth import Caller, Credential
 from bridge.errors import Invalid
 from bridge.homes import instant
 from bridge.keychain import Loaded
-from bridge.routes.answers import body, bridge, credential
+from bridge.routes.answers import body, bridge, credential, following
 
 bp = Blueprint("keychain", __name__, url_prefix="/rest/icdx/v1/keychain")
 
@@ -22,7 +22,9 @@ def load(data_owner_id: str) -> Response:
     key = sent.get("key")
     if not isinstance(key, str):
         raise Invalid('The body must be {"key": "<PKCS#8: hex of DER, PEM, or base64 of DER>"}.', "key")
-    return _told(bridge().keychain.load(caller, credential, data_owner_id, key), one=True)
+    loaded = bridge().keychain.load(caller, credential, data_owner_id, key)
+    events.renew(following(), caller, credential)
+    return _told(loaded, one=True)
 
 
 @bp.get("/<data_owner_id>")

@@ -9,12 +9,14 @@ Strategy: `query` reads the arguments, `names` what a parameter name means; `cri
 `answer` say them.
 """
 
+from bridge.search.among import among, check
 from bridge.search.answer import reduced, search
 from bridge.search.includes import included
 from bridge.search.names import PARAMETERS, include_values, parameter, parameters, reverse_include_values
 from bridge.search.pages import Page, run
 from bridge.search.query import CONTROLS, MOST_COUNT, Query, parse
 from bridge.search.recipes import found_by
+from bridge.search.values import alternatives
 
 __all__ = [
     "CONTROLS",
@@ -22,6 +24,9 @@ __all__ = [
     "PARAMETERS",
     "Page",
     "Query",
+    "alternatives",
+    "among",
+    "check",
     "found_by",
     "include_values",
     "included",

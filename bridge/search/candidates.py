@@ -59,7 +59,7 @@ class Candidates:
 
 def candidates(scope: Scope, query: Query) -> Candidates:
     """Returns what iCure finds for a query. Raises `TooCostly` where that would be too much to open."""
-    criteria = _criteria(scope, query)
+    criteria = criteria_of(scope, query)
     if any(c.nothing for c in criteria):
         return Candidates(query.resource_type, [[]], [])
     dated = _by_date(scope, query, criteria)
@@ -74,7 +74,8 @@ def candidates(scope: Scope, query: Query) -> Candidates:
     return found
 
 
-def _criteria(scope: Scope, query: Query) -> list[Criterion]:
+def criteria_of(scope: Scope, query: Query) -> list[Criterion]:
+    """Returns the criteria of a query, with all that they take looked up. Raises `Invalid`, `TooCostly`."""
     asked: list[tuple[Name, Sequence[str]]] = []
     for text, wanted in query.criteria:
         name = names.parse(query.resource_type, text)

@@ -1,0 +1,333 @@
+"""Following: every Subscription hears of what changed, in order, each change at least once.
+
+Strategy: one thread of each worker looks which Subscriptions there are and holds a lock for each of their owners, which
+dies with the worker. For those it holds it starts a *round* in a thread of its own whenever something changed: what
+changed since the position that is kept, which of it meets the criteria, a notification for each, and only then the new
+position. Whoever takes over after a crash begins where the last kept position is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl
+
+from bridge import search, wire
+from bridge.auth import Credential
+from bridge.errors import BridgeError, BusinessRule, Forbidden, KeyMissing, NotLoggedIn
+from bridge.events.changes import Changes, Source, kind_of, modified_since
+from bridge.events.hooks import Hooks, Undelivered, read_headers
+from bridge.events.kept import Kept, Position, Subscriptions
+from bridge.homes import Record, home_of
+from bridge.scope import Bridge
+from bridge.state import Hold
+from bridge.upstream import Client
+from mappings.observation import is_observation
+
+HOLD = "subscriptions of"
+LOOK_SECONDS = 1.0
+"""How often a worker looks for new Subscriptions, and for those whose worker died."""
+POLL_SECONDS = 0.05
+MOST_CHANGES = 50
+"""Looked at in one round."""
+MOST_ROUNDS, MOST_ROUNDS_OF_ONE = 16, 4
+"""At once, in all and of one owner: an endpoint that is slow costs others nothing."""
+MOST_FAILURES = 20
+LONGEST_PAUSE_SECONDS = 600.0
+WAIT_SECONDS = 5.0
+"""Until a Subscription that waits for its owner's key looks again."""
+KEEP_SECONDS = 5.0
+"""How often a position is kept that passed over changes which were not wanted."""
+NO_KEY = "The owner's key is not loaded, or ended: notifications wait until it is uploaded again."
+MARGIN_MS = 120_000
+"""How far clocks may differ where time tells what changed."""
+
+
+@dataclass(slots=True)
+class Followed:
+    """A Subscription that this worker follows, between its rounds."""
+
+    id: str
+    user: str
+    changes: Changes
+    position: Position
+    due: float = 0
+    """Before that (epoch seconds) no round begins."""
+    urgent: bool = False
+    """Whether a round is due although nothing changed."""
+    running: bool = False
+    kept_at: float = field(default_factory=time.monotonic)
+
+    def behind(self) -> bool:
+        """Whether something changed that it has not seen."""
+        return self.changes.run != self.position.run or self.changes.last() != self.position.number
+
+
+@dataclass(slots=True)
+class News:
+    """What changed, with the numbers of the changes where they have any, and the position after them."""
+
+    ids: dict[str, int | None]
+    position: Position
+
+
+class Following:
+    """The Subscriptions that this worker follows."""
+
+    def __init__(
+        self, bridge: Bridge, source: Source, mark: str, unexpected: Callable[[BaseException], None]
+    ) -> None:
+        self.bridge = bridge
+        self.source = source
+        self.hooks = Hooks(bridge.config, mark)
+        self.subscriptions = Subscriptions(bridge.state)
+        self._unexpected = unexpected
+        self._holds: dict[str, Hold] = {}
+        self._followed: dict[str, Followed] = {}
+        self._rounds = threading.Semaphore(MOST_ROUNDS)
+        self._looked = float("-inf")
+
+    def start(self) -> None:
+        """Follows in a thread that ends with the process."""
+        threading.Thread(target=self._run, name="subscriptions", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if time.monotonic() - self._looked > LOOK_SECONDS:
+                    self.look()
+                for one in self.due():
+                    self._begin(one)
+                time.sleep(POLL_SECONDS)
+            except Exception as e:  # noqa: BLE001  the thread goes on
+                self._unexpected(e)
+                time.sleep(LOOK_SECONDS)
+
+    def _begin(self, one: Followed) -> None:
+        """Begins a round in a thread of its own, when there is room for it."""
+        busy = sum(f.running for f in self._followed.values() if f.user == one.user)
+        if busy >= MOST_ROUNDS_OF_ONE or not self._rounds.acquire(blocking=False):
+            return
+        one.running = True
+
+        def run() -> None:
+            try:
+                self.round(one)
+            except Exception as e:  # noqa: BLE001  the next round tries again
+                one.due = time.time() + LOOK_SECONDS
+                self._unexpected(e)
+            finally:
+                one.running = False
+                self._rounds.release()
+
+        threading.Thread(target=run, name="notifications", daemon=True).start()
+
+    def look(self) -> None:
+        """Takes over the Subscriptions of owners whom nobody follows, and lets go of those that are gone."""
+        self._looked = time.monotonic()
+        there = [kept for kept in self.subscriptions.all() if kept.token is not None]
+        self._hold({kept.user for kept in there})
+        mine = {kept.id: kept for kept in there if kept.user in self._holds}
+        for gone in self._followed.keys() - mine.keys():
+            del self._followed[gone]
+        self.source.keep(self._holds)
+        for kept in mine.values():
+            known = self._followed.get(kept.id)
+            if known is None:
+                changes = self.source.of(kept.user, kept.authorization, kind_of(kept.criteria[0]))
+                known = Followed(kept.id, kept.user, changes, kept.position, kept.due)
+                self._followed[kept.id] = known
+            known.urgent = kept.ended
+
+    def _hold(self, users: Collection[str]) -> None:
+        for user, hold in list(self._holds.items()):
+            try:
+                hold.check()
+            except BridgeError:
+                del self._holds[user]
+                hold.release()
+        for user in self._holds.keys() - set(users):
+            self._holds.pop(user).release()
+        for user in set(users) - self._holds.keys():
+            taken = self.bridge.state.hold(HOLD, user)
+            if taken is not None:
+                self._holds[user] = taken
+
+    def due(self) -> list[Followed]:
+        """Returns those that have something to look at now."""
+        now = time.time()
+        return [
+            one
+            for one in self._followed.values()
+            if not one.running and one.due <= now and (one.urgent or one.behind())
+        ]
+
+    def round(self, one: Followed) -> None:
+        """Tells one Subscription of what changed next, and keeps how far it came or why it did not."""
+        kept = self.subscriptions.get(one.id)
+        if kept is None or kept.token is None:
+            one.due = time.time() + LOOK_SECONDS
+            return
+        try:
+            if kept.ended:
+                end(self.bridge, self.subscriptions, kept)
+                return
+            self._tell(one, kept)
+        except (Undelivered, BusinessRule) as e:
+            self._failed(one, str(e))
+        except KeyMissing:
+            self._put_off(one, NO_KEY, WAIT_SECONDS)
+        except (NotLoggedIn, Forbidden):
+            end(
+                self.bridge,
+                self.subscriptions,
+                kept,
+                "iCure no longer accepts the token of this Subscription.",
+            )
+        except BridgeError as e:
+            self._put_off(one, str(e), WAIT_SECONDS)
+
+    def _tell(self, one: Followed, kept: Kept) -> None:
+        news = self._news(one, kept)
+        at = None
+        told = 0
+        try:
+            for entity_id, record in self._wanted(kept, list(news.ids)):
+                at = news.ids[entity_id]
+                if kept.channel["type"] == "rest-hook":
+                    self._send(kept, entity_id, record)
+                told += 1
+        except BridgeError:
+            if at is not None:
+                self._keep(one, replace(one.position, number=at - 1), told)
+            raise
+        if told and kept.channel["type"] == "websocket":
+            self.subscriptions.ping(kept.id, told)
+        well = kept.resource["status"] == "active" and not kept.failures
+        self._keep(one, news.position, told, well=True, now=told > 0 or not well)
+
+    def _news(self, one: Followed, kept: Kept) -> News:
+        changes, position = one.changes, one.position
+        now, last = time.time_ns() // 1_000_000, changes.last()
+        run = changes.run
+        found = changes.after(position.number, MOST_CHANGES) if run == position.run else None
+        if found is None:
+            caller = self.bridge.authenticator.identify(credential_of(self.bridge, kept))
+            since = max(position.at - MARGIN_MS, kept.created)
+            owners = (caller.data_owner_id, *caller.ancestors)
+            ids = modified_since(caller.client, kept.criteria[0], owners, since)
+            return News(dict.fromkeys(ids), Position(run, last, now))
+        numbers: dict[str, int | None] = {}
+        for change in found[0]:
+            if change.kind == kind_of(kept.criteria[0]):
+                numbers.pop(change.id, None)
+                numbers[change.id] = change.number
+        return News(numbers, Position(run, found[1], now))
+
+    def _wanted(self, kept: Kept, ids: Sequence[str]) -> Iterator[tuple[str, Record | None]]:
+        """Yields those that meet the criteria; opened only where content is looked at."""
+        if not ids:
+            return
+        resource_type, asked = kept.criteria
+        if not kept.needs_key:
+            caller = self.bridge.authenticator.identify(credential_of(self.bridge, kept))
+            yield from ((entity_id, None) for entity_id in visible(caller.client, resource_type, ids))
+            return
+        scope = self.bridge.scope(kept.authorization, kept.base)
+        query, _ = search.parse(resource_type, parse_qsl(asked, keep_blank_values=True), strict=True)
+        for record in search.among(scope, query, ids):
+            yield record.id, record
+
+    def _send(self, kept: Kept, entity_id: str, record: Record | None) -> None:
+        channel = kept.channel
+        headers = read_headers(channel.get("header", ()))
+        put = None
+        if record is not None and (payload := channel.get("payload")):
+            put = (f"{record.resource_type}/{entity_id}", wire.dump(record.resource), payload)
+        self.hooks.send(channel["endpoint"], headers, put)
+
+    def _keep(
+        self, one: Followed, position: Position, told: int, *, well: bool = False, now: bool = True
+    ) -> None:
+        """Keeps how far it came; not at once when that can be found again without telling anybody twice."""
+        one.position = position
+        if not now and time.monotonic() - one.kept_at < KEEP_SECONDS:
+            return
+        one.kept_at = time.monotonic()
+
+        def change(kept: Kept) -> None:
+            kept.position = position
+            if well and kept.token is not None:
+                kept.failures, kept.due = 0, 0
+                kept.say("active")
+
+        self.subscriptions.change(one.id, change)
+
+    def _failed(self, one: Followed, why: str) -> None:
+        """Counts a failure of the endpoint; too many in a row turn the Subscription off."""
+
+        def change(kept: Kept) -> None:
+            if kept.token is not None:
+                kept.failures += 1
+                kept.due = time.time() + min(2.0**kept.failures, LONGEST_PAUSE_SECONDS)
+                kept.say("error", why)
+
+        kept = self.subscriptions.change(one.id, change)
+        if kept is not None:
+            one.due = kept.due
+            if kept.failures >= MOST_FAILURES:
+                end(self.bridge, self.subscriptions, kept, f"{why} That was {kept.failures} times in a row.")
+
+    def _put_off(self, one: Followed, why: str, seconds: float) -> None:
+        one.due = time.time() + seconds
+
+        def change(kept: Kept) -> None:
+            if kept.token is not None:
+                kept.say("error", why)
+
+        self.subscriptions.change(one.id, change)
+
+
+def credential_of(bridge: Bridge, kept: Kept) -> Credential:
+    """Returns the credential by which a Subscription is followed."""
+    return bridge.authenticator.credential(kept.authorization)
+
+
+def visible(client: Client, resource_type: str, ids: Sequence[str]) -> list[str]:
+    """Returns those of the ids that are live resources of this type which the caller may see; opens none."""
+    home = home_of(resource_type)
+    return [
+        document["id"]
+        for document in client.by_ids(home.kind, list(ids))
+        if not (document.get("deletionDate") or document.get("endOfLife"))
+        and (home.kind != "contact/service" or is_observation(document))
+    ]
+
+
+def end(bridge: Bridge, subscriptions: Subscriptions, kept: Kept, why: str | None = None) -> None:
+    """Turns a Subscription off: its token is revoked, its keys are taken back."""
+    revoke(bridge, kept)
+
+    def off(one: Kept) -> None:
+        one.token = None
+        one.say("off", why)
+
+    subscriptions.change(kept.id, off)
+
+
+def revoke(bridge: Bridge, kept: Kept) -> None:
+    """Takes back the keys that were lent to a Subscription, and has its token end.
+
+    Facts: a token that is made under the same name replaces it, and this one ends at once.
+    """
+    if kept.token is None:
+        return
+    credential = credential_of(bridge, kept)
+    try:
+        caller = bridge.authenticator.identify(credential)
+        bridge.keychain.take_back(caller, credential)
+        caller.client.create_token(caller.user_id, kept.token_name, 1)
+    except (NotLoggedIn, Forbidden):
+        return

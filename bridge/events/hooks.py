@@ -1,0 +1,224 @@
+"""The rest-hook channel: one request to an endpoint that somebody named.
+
+Facts: https://hl7.org/fhir/R4/valueset-subscription-channel-type.html: a POST; with a payload the endpoint is a FHIR
+base and the resource is put there.
+
+Rule: an endpoint is foreign. Only https, only public addresses, except on hosts that the operator allows; the name is
+resolved first, all its addresses are looked at, and the connection goes to one of these, whatever the name says later.
+No redirect is followed; what is answered counts by its status, and of the rest only a little is read.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+import urllib3
+from cachetools import TTLCache
+
+from bridge.config import Config
+from bridge.errors import BusinessRule, UpstreamFailed
+
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
+MOST_ANSWER_BYTES = 64 * 1024
+MARK_HEADER = "Fhir-Bridge-Notification"
+"""By which a bridge knows what it sent itself."""
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\t]*)")
+_OURS = frozenset(
+    (
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+    )
+)
+_METADATA = frozenset((ip_address("168.63.129.16"),))
+"""Addresses in the public range under which a cloud tells its machines their secrets."""
+_TRANSLATED = ip_network("64:ff9b::/96")
+Address = IPv4Address | IPv6Address
+
+
+class Undelivered(UpstreamFailed):
+    """The endpoint did not take a notification."""
+
+
+def inner(address: Address) -> bool:
+    """Whether an address is no public one, or leads to one that is not."""
+    if isinstance(address, IPv6Address):
+        within = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address in _TRANSLATED:
+            within.append(IPv4Address(int(address) & 0xFFFFFFFF))
+        if any(inner(one) for one in within if one is not None):
+            return True
+        if address.ipv4_mapped is not None:
+            return False
+    return not address.is_global or address.is_multicast or address in _METADATA
+
+
+def read_headers(lines: Sequence[str]) -> dict[str, str]:
+    """Returns the headers of a channel by name. Raises `BusinessRule` for one that cannot be sent."""
+    headers: dict[str, str] = {}
+    for at, line in enumerate(lines):
+        said = _HEADER.fullmatch(line)
+        if said is None or said[1].lower() in _OURS or said[1].lower() == MARK_HEADER.lower():
+            raise BusinessRule(
+                "A header is `Name: value`, and not one that the connection is about.",
+                f"Subscription.channel.header[{at}]",
+            )
+        headers[said[1]] = said[2].strip()
+    return headers
+
+
+class Hooks:
+    """Sends notifications; keeps connections for a while."""
+
+    def __init__(self, config: Config, mark: str) -> None:
+        self._hosts = frozenset(config.hook_hosts)
+        self._public = config.public_url
+        self._mark = mark
+        self._pools: TTLCache[tuple[str, str, int, str], urllib3.HTTPConnectionPool] = TTLCache(100, 300)
+        self._lock = threading.Lock()
+
+    def check(self, endpoint: str, base: str) -> None:
+        """Raises `BusinessRule` unless notifications may go to this endpoint."""
+        url = self._parts(endpoint)
+        for own in (base, self._public):
+            if own and _place(url) == _place(urlsplit(own)):
+                raise BusinessRule(
+                    "The endpoint is this bridge itself: every notification would cause another.", ENDPOINT
+                )
+        try:
+            self._addresses(url)
+        except Undelivered as e:
+            raise BusinessRule("The endpoint's host has no address.", ENDPOINT) from e
+
+    def send(self, endpoint: str, headers: dict[str, str], put: tuple[str, bytes, str] | None = None) -> None:
+        """Sends a POST without content, or puts a body of a media type at a path below the endpoint.
+
+        Raises `Undelivered` unless the endpoint answers that it took it, `BusinessRule` when it may not be asked.
+        """
+        url = self._parts(endpoint)
+        address = self._addresses(url)[0]
+        path = url.path + (f"{'' if url.path.endswith('/') else '/'}{put[0]}" if put else "")
+        target = (path or "/") + (f"?{url.query}" if url.query else "")
+        sent = {**headers, "Host": url.netloc, MARK_HEADER: self._mark}
+        if put:
+            sent["Content-Type"] = put[2]
+        with _translated():
+            deadline = time.monotonic() + ANSWER_SECONDS
+            response = self._pool(url, str(address)).urlopen(
+                "PUT" if put else "POST",
+                target,
+                body=put[1] if put else b"",
+                headers=sent,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            _let_go(response, deadline)
+        if not 200 <= response.status < 300:
+            text = "redirects, which is not followed" if 300 <= response.status < 400 else "refuses"
+            raise Undelivered(f"The endpoint answered {response.status}: it {text}.")
+
+    def _parts(self, endpoint: str) -> SplitResult:
+        try:
+            url = urlsplit(endpoint)
+            good = url.scheme in ("https", "http") and url.hostname and (url.port or 1)
+        except ValueError:
+            good = False
+        if (
+            not good
+            or not re.fullmatch("[!-~]+", endpoint)
+            or "@" in url.netloc
+            or url.fragment
+            or "\\" in endpoint
+        ):
+            raise BusinessRule(
+                "The endpoint must be an https URL, without credentials and fragment.", ENDPOINT
+            )
+        if url.scheme == "http" and url.hostname not in self._hosts:
+            raise BusinessRule(
+                "The endpoint must be an https URL: this host is not in BRIDGE_HOOK_HOSTS.", ENDPOINT
+            )
+        return url
+
+    def _addresses(self, url: SplitResult) -> list[Address]:
+        host, port = str(url.hostname), _port(url)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+        except (OSError, UnicodeError, ValueError):
+            addresses = []
+        if not addresses:
+            raise Undelivered("The endpoint's host has no address.")
+        if host not in self._hosts and any(map(inner, addresses)):
+            raise BusinessRule(
+                "The endpoint is at an inner address, and its host is not in BRIDGE_HOOK_HOSTS.", ENDPOINT
+            )
+        return addresses
+
+    def _pool(self, url: SplitResult, address: str) -> urllib3.HTTPConnectionPool:
+        """Returns connections to exactly this address, in the name of the host."""
+        host, port = str(url.hostname), _port(url)
+        key = (url.scheme, host, port, address)
+        with self._lock:
+            pool = self._pools.get(key)
+            if pool is None:
+                timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+                pool = (
+                    urllib3.HTTPSConnectionPool(
+                        address, port, timeout=timeout, maxsize=4, assert_hostname=host, server_hostname=host
+                    )
+                    if url.scheme == "https"
+                    else urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=4)
+                )
+                self._pools[key] = pool
+        return pool
+
+
+ENDPOINT = "Subscription.channel.endpoint"
+
+
+def _port(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _place(url: SplitResult) -> tuple[str | None, int]:
+    host = (url.hostname or "").rstrip(".")
+    return ("localhost" if host in ("127.0.0.1", "::1") else host), _port(url)
+
+
+def _let_go(response: urllib3.BaseHTTPResponse, deadline: float) -> None:
+    """Reads a short answer to its end, so that the connection can be used again; closes any other."""
+    left = MOST_ANSWER_BYTES
+    while left > 0 and time.monotonic() < deadline:
+        part = response.read1(left)
+        if not part:
+            response.release_conn()
+            return
+        left -= len(part)
+    response.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except urllib3.exceptions.TimeoutError as e:
+        raise Undelivered("The endpoint did not answer in time.") from e
+    except urllib3.exceptions.SSLError as e:
+        raise Undelivered("The endpoint's certificate is not one that is trusted here.") from e
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as e:
+        raise Undelivered("The endpoint cannot be reached, or broke the connection.") from e

@@ -1,0 +1,504 @@
+"""FHIR Subscriptions: who asked for it is told of each change, once at least, and of nothing else."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bridge import demo, wire
+from bridge.app import create_app
+from bridge.config import Config
+from bridge.events import following as follow
+from bridge.events.hooks import MARK_HEADER
+from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
+
+LOINC = "http://loinc.org"
+WEIGHT = {"coding": [{"system": LOINC, "code": "29463-7"}]}
+
+
+class Receiver:
+    """An endpoint: keeps what it was told, and answers as a test wants."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status = receiver.answers.pop(0) if receiver.answers else 200
+                if status < 300:
+                    receiver.told.append((self.command, self.path, dict(self.headers), body))
+                self.send_response(status)
+                if status in (301, 307):
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            do_POST = do_PUT = answer
+
+            def log_message(self, *_: Any) -> None:
+                """Writes nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/on-result"
+
+    def paths(self) -> list[str]:
+        return [f"{method} {path}" for method, path, _, _ in self.told]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    one = Receiver()
+    thread = threading.Thread(target=one.server.serve_forever)
+    thread.start()
+    yield one
+    one.server.shutdown()
+    thread.join()
+    one.server.server_close()
+
+
+@pytest.fixture
+def config(data_dir: Any) -> Config:
+    return Config(data_dir=data_dir, hook_hosts=("127.0.0.1",))
+
+
+def follow_up(app: Any) -> None:
+    """Has everything told that is due."""
+    following = app.extensions["following"]
+    following.look()
+    for _ in range(100):
+        due = following.due()
+        if not due:
+            return
+        for one in due:
+            following.round(one)
+    raise AssertionError("there is no end to it")
+
+
+def hook(receiver: Receiver, criteria: str = "Observation?code=29463-7", **channel: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Subscription",
+        "status": "requested",
+        "reason": "a test",
+        "criteria": criteria,
+        "channel": {"type": "rest-hook", "endpoint": receiver.url, **channel},
+    }
+
+
+def observation(**members: Any) -> dict[str, Any]:
+    about = {"reference": f"Patient/{DEMO_PATIENT}"}
+    said = {"resourceType": "Observation", "status": "final", "code": WEIGHT, "subject": about}
+    return {**said, "valueQuantity": {"value": 72, "unit": "kg"}, **members}
+
+
+def status_of(caller: Caller, made: dict[str, Any]) -> tuple[str, str | None]:
+    read = caller.get(f"Subscription/{made['id']}").json
+    return read["status"], read.get("error")
+
+
+def test_what_meets_the_criteria_is_told_with_an_empty_post(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver, header=["Authorization: Bearer abc", "X-Ward: 7"]))
+    assert (made["status"], made["criteria"]) == ("active", "Observation?code=29463-7")
+    seen = esmith.created(observation())
+    esmith.created(observation(code={"text": "another"}))
+    follow_up(app)
+    ((method, path, headers, body),) = receiver.told
+    assert (method, path, body) == ("POST", "/on-result", b"")
+    assert (headers["Authorization"], headers["X-Ward"]) == ("Bearer abc", "7")
+    esmith.send("PUT", f"Observation/{seen['id']}", {**seen, "status": "amended"})
+    follow_up(app)
+    assert len(receiver.told) == 2
+    esmith.delete(f"Observation/{seen['id']}")
+    follow_up(app)
+    assert len(receiver.told) == 2
+    assert status_of(esmith, made) == ("active", None)
+
+
+def test_with_a_payload_the_resource_is_put_below_the_endpoint(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver, payload="application/fhir+json"))
+    seen = esmith.created(observation())
+    follow_up(app)
+    ((method, path, headers, body),) = receiver.told
+    assert (method, path) == ("PUT", f"/on-result/Observation/{seen['id']}")
+    assert headers["Content-Type"] == "application/fhir+json"
+    assert wire.parse(body) == wire.parse(esmith.get(f"Observation/{seen['id']}").data)
+
+
+CRITERIA = {
+    "all of a type": ("Observation", True),
+    "encrypted content": ("Observation?value-quantity=gt70", True),
+    "other content": ("Observation?value-quantity=gt80", False),
+    "a patient": (f"Observation?patient={DEMO_PATIENT}", True),
+    "another patient": ("Observation?patient=nobody", False),
+    "a chain": ("Observation?patient.gender=male,female,other,unknown", True),
+    "several": (f"Observation?code={LOINC}|29463-7&status=final,amended", True),
+    "another type": ("Condition", False),
+}
+
+
+@pytest.mark.parametrize(("criteria", "told"), CRITERIA.values(), ids=CRITERIA)
+def test_criteria_are_those_of_a_search(
+    app: Any, esmith: Caller, receiver: Receiver, criteria: str, told: bool
+) -> None:
+    esmith.created(hook(receiver, criteria))
+    made = esmith.created(observation())
+    follow_up(app)
+    assert len(receiver.told) == told
+    found = esmith.found(criteria) if "?" in criteria else esmith.found(f"{criteria}?_id={made['id']}")
+    assert (made["id"] in {one["id"] for one in found}) == told
+
+
+def test_patients_and_conditions_are_told_too(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver, "Patient?family=Eiffel", payload="application/fhir+json"))
+    esmith.created(hook(receiver, "Condition?code=x", payload="application/fhir+json"))
+    patient = esmith.created({"resourceType": "Patient", "name": [{"family": "Eiffel"}]})
+    esmith.created({"resourceType": "Patient", "name": [{"family": "Tesla"}]})
+    subject = {"reference": f"Patient/{patient['id']}"}
+    code = {"coding": [{"system": "http://x.org", "code": "x"}]}
+    condition = esmith.created({"resourceType": "Condition", "code": code, "subject": subject})
+    follow_up(app)
+    expected = {f"PUT /on-result/Patient/{patient['id']}", f"PUT /on-result/Condition/{condition['id']}"}
+    assert set(receiver.paths()) == expected
+
+
+def test_nothing_is_told_that_its_owner_cannot_read(app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver) -> None:
+    jdoe.created(hook(receiver, "Observation"))
+    jdoe.created(hook(receiver, "Observation?code=29463-7", payload="application/fhir+json"))
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.told == []
+
+
+def test_a_subscription_is_its_owner_s_alone(app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver))
+    url = f"Subscription/{made['id']}"
+    assert_outcome(jdoe.get(url), 404)
+    assert_outcome(jdoe.send("PUT", url, {**made, "criteria": "Patient"}), 404)
+    assert jdoe.delete(url).status_code == 204
+    assert jdoe.found("Subscription") == []
+    assert esmith.get(url).json == made
+    nobody = Caller(app, {"login": "nobody", "password": "wrong-password"})
+    assert_outcome(nobody.get(url), 401)
+    assert_outcome(nobody.post("Subscription", hook(receiver)), 401)
+
+
+def test_it_is_found_by_what_it_says(esmith: Caller, receiver: Receiver) -> None:
+    one, two = (esmith.created(hook(receiver, criteria)) for criteria in ("Patient", "Observation?code=1"))
+    esmith.send("PUT", f"Subscription/{two['id']}", {**two, "status": "off"})
+    for query, expected in {
+        "": {one["id"], two["id"]},
+        f"_id={one['id']}": {one["id"]},
+        "status=active": {one["id"]},
+        "status=off,error": {two["id"]},
+        "type=rest-hook": {one["id"], two["id"]},
+        "type=websocket": set(),
+        f"url={receiver.url}": {one["id"], two["id"]},
+        "url=https://elsewhere.org": set(),
+        "criteria=observation": {two["id"]},
+        "criteria:exact=Patient": {one["id"]},
+        "status=active&criteria=Obs": set(),
+    }.items():
+        assert {s["id"] for s in esmith.found(f"Subscription?{query}")} == expected, query
+    assert esmith.get("Subscription?_sort=status").json["entry"][-1]["search"]["mode"] == "outcome"
+    assert_outcome(esmith.get("Subscription?_sort=status", Prefer="handling=strict"), 400)
+    form = esmith.send("POST", "Subscription/_search", b"status=off", Content_Type="application/x-www-form-urlencoded")
+    assert [entry["resource"]["id"] for entry in form.json["entry"]] == [two["id"]]
+
+
+def test_versions_are_heeded(esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.post("Subscription", hook(receiver))
+    assert made.headers["Location"].endswith(f"/Subscription/{made.json['id']}/_history/1")
+    url, first = f"Subscription/{made.json['id']}", made.headers["ETag"]
+    changed = esmith.send("PUT", url, {**made.json, "reason": "another"}, If_Match=first)
+    assert (changed.status_code, changed.headers["ETag"]) == (200, 'W/"2"')
+    assert_outcome(esmith.send("PUT", url, made.json, If_Match=first), 412)
+    assert_outcome(esmith.delete(url, If_Match=first), 412)
+    assert esmith.get(url, If_None_Match=changed.headers["ETag"]).status_code == 304
+    assert esmith.delete(url, If_Match=changed.headers["ETag"]).status_code == 204
+    assert_outcome(esmith.get(url), 404)
+    assert_outcome(esmith.send("PUT", url, made.json), 404)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str | None]] = {
+    "another type": ({"criteria": "Practitioner?name=a"}, 422, "Subscription.criteria"),
+    "no type": ({"criteria": "?code=1"}, 422, "Subscription.criteria"),
+    "no such parameter": ({"criteria": "Observation?colour=red"}, 400, "Subscription.criteria"),
+    "no value": ({"criteria": "Observation?code="}, 400, "Subscription.criteria"),
+    "a value that is none": ({"criteria": "Observation?date=soon"}, 400, "Subscription.criteria"),
+    "an include": ({"criteria": "Observation?code=1&_include=Observation:subject"}, 422, "Subscription.criteria"),
+    "an order": ({"criteria": "Observation?_sort=date"}, 422, "Subscription.criteria"),
+    "paging": ({"criteria": "Observation?_count=7"}, 422, "Subscription.criteria"),
+    "an end that has passed": ({"end": "2020-01-01T00:00:00Z"}, 422, "Subscription.end"),
+    "no criteria": ({"criteria": None}, 400, "Subscription.criteria"),
+    "no status": ({"status": None}, 400, "Subscription.status"),
+    "e-mail": ({"channel": {"type": "email", "endpoint": "mailto:a@b.org"}}, 422, "Subscription.channel.type"),
+    "no endpoint": ({"channel": {"type": "rest-hook"}}, 422, "Subscription.channel.endpoint"),
+    "a websocket with a payload": (
+        {"channel": {"type": "websocket", "payload": "application/fhir+json"}},
+        422,
+        "Subscription.channel.payload",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "status", "path"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_followed_is_refused_in_words(
+    esmith: Caller, receiver: Receiver, change: dict[str, Any], status: int, path: str | None
+) -> None:
+    sent = {k: v for k, v in {**hook(receiver), **change}.items() if v is not None}
+    assert_outcome(esmith.post("Subscription", sent), status, path=path)
+    assert esmith.found("Subscription") == []
+
+
+CHANNELS: dict[str, tuple[dict[str, Any], str]] = {
+    "xml": ({"payload": "application/fhir+xml"}, "payload"),
+    "a header that splits": ({"header": ["X-A: b\r\nX-C: d"]}, "header[0]"),
+    "no header": ({"header": ["X-A: b", "nonsense"]}, "header[1]"),
+    "a header of the connection": ({"header": ["Host: elsewhere"]}, "header[0]"),
+    "http where nothing is allowed": ({"endpoint": "http://203.0.113.7/x"}, "endpoint"),
+    "loopback": ({"endpoint": "https://127.1/x"}, "endpoint"),
+    "loopback in IPv6": ({"endpoint": "https://[::1]/x"}, "endpoint"),
+    "loopback in disguise": ({"endpoint": "https://[::ffff:127.0.0.1]/x"}, "endpoint"),
+    "loopback by name": ({"endpoint": "https://localhost/x"}, "endpoint"),
+    "an inner network": ({"endpoint": "https://10.0.0.7/x"}, "endpoint"),
+    "link-local": ({"endpoint": "https://169.254.169.254/latest/meta-data"}, "endpoint"),
+    "link-local in IPv6": ({"endpoint": "https://[fe80::1]/x"}, "endpoint"),
+    "unique local": ({"endpoint": "https://[fd00:ec2::254]/x"}, "endpoint"),
+    "translated": ({"endpoint": "https://[64:ff9b::7f00:1]/x"}, "endpoint"),
+    "multicast": ({"endpoint": "https://224.0.0.1/x"}, "endpoint"),
+    "a cloud's own": ({"endpoint": "https://168.63.129.16/x"}, "endpoint"),
+    "nowhere": ({"endpoint": "https://no-such-host.invalid/x"}, "endpoint"),
+    "credentials": ({"endpoint": "https://a:b@127.0.0.1/x"}, "endpoint"),
+    "another scheme": ({"endpoint": "ftp://127.0.0.1/x"}, "endpoint"),
+    "no URL": ({"endpoint": "on-result"}, "endpoint"),
+    "itself": ({"endpoint": "http://localhost/rest/fhir/r4"}, "endpoint"),
+}
+
+
+@pytest.mark.parametrize(("change", "at"), CHANNELS.values(), ids=CHANNELS)
+def test_an_endpoint_that_must_not_be_asked_is_refused(
+    esmith: Caller, receiver: Receiver, change: dict[str, Any], at: str
+) -> None:
+    answer = esmith.post("Subscription", hook(receiver, **change))
+    assert 400 <= answer.status_code < 500
+    assert f"Subscription.channel.{at}" in answer.text
+    assert esmith.found("Subscription") == []
+
+
+def test_a_name_that_leads_inwards_later_is_not_followed(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = esmith.created(hook(receiver))
+    following = app.extensions["following"]
+    monkeypatch.setattr(following.hooks, "_hosts", frozenset())
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.told == []
+    status, error = status_of(esmith, made)
+    assert (status, "BRIDGE_HOOK_HOSTS" in str(error)) == ("error", True)
+
+
+def test_what_the_bridge_sends_itself_is_refused(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver))
+    esmith.created(observation())
+    follow_up(app)
+    mark = receiver.told[0][2][MARK_HEADER]
+    assert_outcome(esmith.post("Observation", observation(), **{MARK_HEADER: mark}), 403)
+    assert esmith.post("Observation", observation(), **{MARK_HEADER: "another"}).status_code == 201
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "WAIT_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_the_endpoint_refuses_is_told_again(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver, payload="application/fhir+json"))
+    receiver.answers = [200, 500, 503, 301]
+    seen = [esmith.created(observation())["id"] for _ in range(3)]
+    following = app.extensions["following"]
+    following.look()
+    (one,) = following.due()
+    following.round(one)
+    assert status_of(esmith, made) == ("error", "The endpoint answered 500: it refuses.")
+    follow_up(app)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{one}" for one in seen]
+    assert status_of(esmith, made) == ("active", None)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_endpoint_that_goes_on_failing_turns_it_off(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "MOST_FAILURES", 3)
+    made = esmith.created(hook(receiver))
+    receiver.answers = [500] * 3
+    esmith.created(observation())
+    follow_up(app)
+    assert status_of(esmith, made) == (
+        "off",
+        "The endpoint answered 500: it refuses. That was 3 times in a row.",
+    )
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.told == []
+    again = {**esmith.get(f"Subscription/{made['id']}").json, "status": "requested"}
+    assert esmith.send("PUT", f"Subscription/{made['id']}", again).json["status"] == "active"
+    esmith.created(observation())
+    follow_up(app)
+    assert len(receiver.told) == 1
+
+
+def tokens(caller: Caller) -> list[str]:
+    """Returns which of the caller's tokens still work."""
+    listed = caller.get("/rest/icdx/v1/tokens").json["tokens"]
+    return [token["name"] for token in listed if token["name"].startswith("fhir-subscription-")]
+
+
+def test_its_token_ends_with_it(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver))
+    kept = app.extensions["following"].subscriptions.get(made["id"])
+    assert tokens(esmith) == [f"fhir-subscription-{made['id']}"]
+    header = {"Authorization": kept.authorization}
+    assert esmith.http.get("/rest/v2/user/current", headers=header).status_code == 200
+    assert esmith.delete(f"Subscription/{made['id']}").status_code == 204
+    deadline = time.monotonic() + 10
+    while tokens(esmith):
+        assert time.monotonic() < deadline
+    assert esmith.http.get("/rest/v2/user/current", headers=header).status_code == 401
+
+
+def test_nothing_is_left_behind_when_it_is_not_made(esmith: Caller, receiver: Receiver) -> None:
+    assert_outcome(esmith.post("Subscription", hook(receiver, criteria="Observation?colour=red")), 400)
+    assert tokens(esmith) == []
+
+
+def unload(caller: Caller) -> None:
+    assert caller.delete(f"/rest/icdx/v1/keychain/{caller.account['dataOwnerId']}").status_code == 204
+
+
+@pytest.mark.usefixtures("at_once")
+def test_without_the_key_notifications_wait_and_say_so(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver, payload="application/fhir+json"))
+    seen = esmith.created(observation())
+    unload(esmith)
+    following = app.extensions["following"]
+    following.look()
+    (one,) = following.due()
+    following.round(one)
+    assert receiver.told == []
+    status, error = status_of(esmith, made)
+    assert (status, "key" in str(error)) == ("error", True)
+    esmith.load_key()
+    follow_up(app)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{seen['id']}"]
+    assert status_of(esmith, made) == ("active", None)
+
+
+def test_what_looks_at_no_content_needs_no_key(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    unload(esmith)
+    assert_outcome(esmith.post("Subscription", hook(receiver)), 403, path="Subscription.criteria")
+    made = esmith.created(hook(receiver, "Observation"))
+    esmith.load_key()
+    esmith.created(observation())
+    unload(esmith)
+    follow_up(app)
+    assert receiver.paths() == ["POST /on-result"]
+    assert status_of(esmith, made) == ("active", None)
+
+
+def test_the_key_that_is_lent_opens_nothing_for_another_login(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver))
+    token = esmith.post("/rest/icdx/v1/tokens", {"name": "mine"}).json["token"]
+    other = Caller(app, {**esmith.account, "password": token})
+    assert_outcome(other.get(f"Patient/{DEMO_PATIENT}"), 403, "security")
+
+
+def test_its_key_is_taken_back_when_it_ends(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver))
+    owner, keychain = esmith.account["dataOwnerId"], app.extensions["bridge"].keychain
+    assert len(keychain._entries(owner)) == 2
+    esmith.delete(f"Subscription/{made['id']}")
+    assert len(keychain._entries(owner)) == 1
+
+
+def test_it_ends_when_it_said_so(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    made = esmith.created({**hook(receiver), "end": soon})
+    while status_of(esmith, made)[0] != "off":
+        follow_up(app)
+    assert status_of(esmith, made) == ("off", None)
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.told == []
+
+
+def test_what_happened_while_nobody_followed_is_told_by_who_takes_over(
+    app: Any, config: Config, esmith: Caller, receiver: Receiver
+) -> None:
+    esmith.created(hook(receiver, payload="application/fhir+json"))
+    before = esmith.created(observation())["id"]
+    follow_up(app)
+    seen = [esmith.created(observation())["id"] for _ in range(3)]
+    other = create_app(replace(config))
+    app.extensions["following"]._hold(())  # as if its worker had died
+    follow_up(other)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{one}" for one in (before, *seen)]
+
+
+def test_one_worker_follows_at_a_time(app: Any, config: Config, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver))
+    app.extensions["following"].look()
+    other = create_app(config)
+    other.extensions["following"].look()
+    esmith.created(observation())
+    assert other.extensions["following"].due() == []
+    assert len(app.extensions["following"].due()) == 1
+
+
+def test_what_the_store_forgot_is_found_by_when_it_was_modified(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
+    esmith.created(hook(receiver, payload="application/fhir+json"))
+    seen = [esmith.created(observation())["id"] for _ in range(3)]
+    with app.extensions["store"].writing() as writing:
+        writing._connection.execute(
+            "DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)"
+        )
+    follow_up(app)
+    assert sorted(receiver.paths()) == sorted(f"PUT /on-result/Observation/{one}" for one in seen)
+
+
+def test_a_user_has_fifty_at_most(esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.events.resource.MOST", 2)
+    for _ in range(2):
+        esmith.created(hook(receiver, "Patient"))
+    assert_outcome(esmith.post("Subscription", hook(receiver, "Patient")), 422)
+
+
+def test_nothing_of_it_lies_in_clear(app: Any, data_dir: Any, esmith: Caller, receiver: Receiver) -> None:
+    secret = "Bearer canary-of-a-header"
+    made = esmith.created(hook(receiver, header=[f"Authorization: {secret}"]))
+    token = app.extensions["following"].subscriptions.get(made["id"]).token
+    files = [f.read_bytes() for f in data_dir.rglob("*") if f.is_file()]
+    for canary in (secret, token, receiver.url, made["id"]):
+        kept = [f for f in files if canary.encode() in f]
+        assert not kept or canary == made["id"]  # the name of its token in iCure holds its id
+
+
+def test_demo_accounts_are_untouched(data_dir: Any) -> None:
+    assert {a["name"] for a in demo.accounts(data_dir)} == {"esmith", "jdoe"}
