@@ -52,7 +52,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         login, password = arguments.login.encode().split(b":")
 
         def right(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-            return AuthResult(success=(data.login, data.password) == (login, password))
+            return AuthResult(success=(data.login, data.password) == (login, password), handled=False)
 
         said |= {"authenticator": right, "auth_required": True, "auth_require_tls": not arguments.smtps}
     if context is not None and not arguments.smtps:
