@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,56 +15,16 @@ from bridge.config import Config
 from bridge.events import following as follow
 from bridge.events.hooks import MARK_HEADER
 from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
+from tests.receiver import Receiver, receiving
 
 LOINC = "http://loinc.org"
 WEIGHT = {"coding": [{"system": LOINC, "code": "29463-7"}]}
 
 
-class Receiver:
-    """An endpoint: keeps what it was told, and answers as a test wants."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status = receiver.answers.pop(0) if receiver.answers else 200
-                if status < 300:
-                    receiver.told.append((self.command, self.path, dict(self.headers), body))
-                self.send_response(status)
-                if status in (301, 307):
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            do_POST = do_PUT = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Writes nothing."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/on-result"
-
-    def paths(self) -> list[str]:
-        return [f"{method} {path}" for method, path, _, _ in self.told]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    one = Receiver()
-    thread = threading.Thread(target=one.server.serve_forever)
-    thread.start()
-    yield one
-    one.server.shutdown()
-    thread.join()
-    one.server.server_close()
+    with receiving() as one:
+        yield one
 
 
 @pytest.fixture
@@ -108,7 +66,9 @@ def status_of(caller: Caller, made: dict[str, Any]) -> tuple[str, str | None]:
     return read["status"], read.get("error")
 
 
-def test_what_meets_the_criteria_is_told_with_an_empty_post(app: Any, esmith: Caller, receiver: Receiver) -> None:
+def test_what_meets_the_criteria_is_told_with_an_empty_post(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
     made = esmith.created(hook(receiver, header=["Authorization: Bearer abc", "X-Ward: 7"]))
     assert (made["status"], made["criteria"]) == ("active", "Observation?code=29463-7")
     seen = esmith.created(observation())
@@ -126,7 +86,9 @@ def test_what_meets_the_criteria_is_told_with_an_empty_post(app: Any, esmith: Ca
     assert status_of(esmith, made) == ("active", None)
 
 
-def test_with_a_payload_the_resource_is_put_below_the_endpoint(app: Any, esmith: Caller, receiver: Receiver) -> None:
+def test_with_a_payload_the_resource_is_put_below_the_endpoint(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
     esmith.created(hook(receiver, payload="application/fhir+json"))
     seen = esmith.created(observation())
     follow_up(app)
@@ -173,7 +135,9 @@ def test_patients_and_conditions_are_told_too(app: Any, esmith: Caller, receiver
     assert set(receiver.paths()) == expected
 
 
-def test_nothing_is_told_that_its_owner_cannot_read(app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver) -> None:
+def test_nothing_is_told_that_its_owner_cannot_read(
+    app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver
+) -> None:
     jdoe.created(hook(receiver, "Observation"))
     jdoe.created(hook(receiver, "Observation?code=29463-7", payload="application/fhir+json"))
     esmith.created(observation())
@@ -181,7 +145,9 @@ def test_nothing_is_told_that_its_owner_cannot_read(app: Any, esmith: Caller, jd
     assert receiver.told == []
 
 
-def test_a_subscription_is_its_owner_s_alone(app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver) -> None:
+def test_a_subscription_is_its_owner_s_alone(
+    app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver
+) -> None:
     made = esmith.created(hook(receiver))
     url = f"Subscription/{made['id']}"
     assert_outcome(jdoe.get(url), 404)
@@ -213,7 +179,9 @@ def test_it_is_found_by_what_it_says(esmith: Caller, receiver: Receiver) -> None
         assert {s["id"] for s in esmith.found(f"Subscription?{query}")} == expected, query
     assert esmith.get("Subscription?_sort=status").json["entry"][-1]["search"]["mode"] == "outcome"
     assert_outcome(esmith.get("Subscription?_sort=status", Prefer="handling=strict"), 400)
-    form = esmith.send("POST", "Subscription/_search", b"status=off", Content_Type="application/x-www-form-urlencoded")
+    form = esmith.send(
+        "POST", "Subscription/_search", b"status=off", Content_Type="application/x-www-form-urlencoded"
+    )
     assert [entry["resource"]["id"] for entry in form.json["entry"]] == [two["id"]]
 
 
@@ -237,13 +205,21 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "no such parameter": ({"criteria": "Observation?colour=red"}, 400, "Subscription.criteria"),
     "no value": ({"criteria": "Observation?code="}, 400, "Subscription.criteria"),
     "a value that is none": ({"criteria": "Observation?date=soon"}, 400, "Subscription.criteria"),
-    "an include": ({"criteria": "Observation?code=1&_include=Observation:subject"}, 422, "Subscription.criteria"),
+    "an include": (
+        {"criteria": "Observation?code=1&_include=Observation:subject"},
+        422,
+        "Subscription.criteria",
+    ),
     "an order": ({"criteria": "Observation?_sort=date"}, 422, "Subscription.criteria"),
     "paging": ({"criteria": "Observation?_count=7"}, 422, "Subscription.criteria"),
     "an end that has passed": ({"end": "2020-01-01T00:00:00Z"}, 422, "Subscription.end"),
     "no criteria": ({"criteria": None}, 400, "Subscription.criteria"),
     "no status": ({"status": None}, 400, "Subscription.status"),
-    "e-mail": ({"channel": {"type": "email", "endpoint": "mailto:a@b.org"}}, 422, "Subscription.channel.type"),
+    "e-mail": (
+        {"channel": {"type": "email", "endpoint": "mailto:a@b.org"}},
+        422,
+        "Subscription.channel.type",
+    ),
     "no endpoint": ({"channel": {"type": "rest-hook"}}, 422, "Subscription.channel.endpoint"),
     "a websocket with a payload": (
         {"channel": {"type": "websocket", "payload": "application/fhir+json"}},
@@ -421,7 +397,9 @@ def test_what_looks_at_no_content_needs_no_key(app: Any, esmith: Caller, receive
     assert status_of(esmith, made) == ("active", None)
 
 
-def test_the_key_that_is_lent_opens_nothing_for_another_login(app: Any, esmith: Caller, receiver: Receiver) -> None:
+def test_the_key_that_is_lent_opens_nothing_for_another_login(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
     esmith.created(hook(receiver))
     token = esmith.post("/rest/icdx/v1/tokens", {"name": "mine"}).json["token"]
     other = Caller(app, {**esmith.account, "password": token})
@@ -476,14 +454,14 @@ def test_what_the_store_forgot_is_found_by_when_it_was_modified(
     esmith.created(hook(receiver, payload="application/fhir+json"))
     seen = [esmith.created(observation())["id"] for _ in range(3)]
     with app.extensions["store"].writing() as writing:
-        writing._connection.execute(
-            "DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)"
-        )
+        writing._connection.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
     follow_up(app)
     assert sorted(receiver.paths()) == sorted(f"PUT /on-result/Observation/{one}" for one in seen)
 
 
-def test_a_user_has_fifty_at_most(esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_has_fifty_at_most(
+    esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bridge.events.resource.MOST", 2)
     for _ in range(2):
         esmith.created(hook(receiver, "Patient"))

@@ -1,0 +1,67 @@
+"""An endpoint that takes notifications."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Receiver:
+    """An endpoint: keeps what it was told, and answers as a test wants."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status = receiver.answers.pop(0) if receiver.answers else 200
+                if status < 300:
+                    receiver.told.append((self.command, self.path, dict(self.headers), body))
+                self.send_response(status)
+                if status in (301, 307):
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            do_POST = do_PUT = answer
+
+            def log_message(self, *_: Any) -> None:
+                """Writes nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/on-result"
+
+    def paths(self) -> list[str]:
+        return [f"{method} {path}" for method, path, _, _ in self.told]
+
+    def wait_for(self, paths: set[str], seconds: float = 60) -> None:
+        """Returns when all of this was told."""
+        deadline = time.monotonic() + seconds
+        while missing := paths - set(self.paths()):
+            assert time.monotonic() < deadline, f"{len(missing)} of {len(paths)} were not told"
+            time.sleep(0.02)
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """Runs an endpoint."""
+    one = Receiver()
+    thread = threading.Thread(target=one.server.serve_forever)
+    thread.start()
+    try:
+        yield one
+    finally:
+        one.server.shutdown()
+        thread.join()
+        one.server.server_close()
