@@ -12,12 +12,13 @@ from bridge.events.following import Following
 from bridge.events.hooks import MARK_HEADER
 from bridge.events.icure import Icure
 from bridge.events.kept import Kept
-from bridge.events.resource import PARAMETERS, create, delete, found, read, renew, shown, update
+from bridge.events.resource import PARAMETERS, TYPES, create, delete, found, read, renew, shown, update
 from bridge.events.sockets import talk
 
 __all__ = [
     "MARK_HEADER",
     "PARAMETERS",
+    "TYPES",
     "Change",
     "Changes",
     "Following",

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, request
 
 from bridge import events, wire
 from bridge.auth import Caller, Credential
-from bridge.errors import Invalid, NotSupported, Overloaded, warning
+from bridge.errors import Invalid, NotFound, NotSupported, Overloaded, warning
 from bridge.events import Kept
 from bridge.interactions import Answer
 from bridge.routes.answers import (
@@ -57,6 +57,15 @@ def create() -> Response:
 def read(logical_id: str) -> Response:
     """FHIR read of a Subscription of one's own. https://hl7.org/fhir/R4/http.html#read"""
     return write_unless_known(_answer(events.read(following(), _caller()[0], logical_id), 200))
+
+
+@bp.get("/Subscription/<logical_id>/_history/<version>")
+def vread(logical_id: str, version: str) -> Response:
+    """FHIR vread of a Subscription, of which the current version is kept. https://hl7.org/fhir/R4/http.html#vread"""
+    kept = events.read(following(), _caller()[0], logical_id)
+    if str(kept.version) != version:
+        raise NotFound("This version is not kept.")
+    return write_unless_known(_answer(kept, 200))
 
 
 @bp.put("/Subscription/<logical_id>")

@@ -217,6 +217,17 @@ class Sdk:
     def delete_user(self, user_id: str) -> dict[str, Any]:
         return self.call("deleteUser", id=user_id)
 
+    def subscribe(self, *events: str, tag: dict[str, str] | None = None) -> int:
+        """Returns a number for a new subscription: to Services with a tag, else to the caller's patients."""
+        return int(self.call("subscribe", tag=tag, events=list(events)))
+
+    def next_event(self, subscription: int, seconds: float) -> dict[str, Any] | None:
+        """Returns kind and id of the next event, None when none came in time."""
+        return self.call("nextEvent", subscription=subscription, milliseconds=int(seconds * 1000))
+
+    def unsubscribe(self, subscription: int) -> bool:
+        return bool(self.call("unsubscribe", subscription=subscription))
+
     def create_token(self, user_id: str, seconds: int) -> str:
         return self.call("createToken", userId=user_id, seconds=seconds)
 

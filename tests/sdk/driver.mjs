@@ -105,6 +105,7 @@ const KEY_ENTRY = 'org.taktik.icure.rsa.device.'
 const FINGERPRINT_LENGTH = 32
 let sdk = null
 let me = null
+const listening = []
 
 const all = async iterator => {
   const found = []
@@ -281,6 +282,20 @@ const commands = {
   },
   async deleteUser({ id }) {
     return plain(await sdk.user.deleteUser(await sdk.user.getUser(id)))
+  },
+  async subscribe({ tag, events }) {
+    const subscription = tag !== undefined
+      ? await sdk.contact.subscribeToServiceCreateOrUpdateEvents(ServiceFilters.byTagAndValueDateForSelf(tag.type, { tagCode: tag.code }))
+      : await sdk.patient.subscribeToEvents(events, PatientFilters.allPatientsForSelf())
+    return listening.push(subscription) - 1
+  },
+  async nextEvent({ subscription, milliseconds }) {
+    const event = await listening[subscription].waitForEvent(milliseconds)
+    return event && { kind: event.$ktClass.split('.').pop(), id: event.entity?.id }
+  },
+  async unsubscribe({ subscription }) {
+    await listening[subscription].close()
+    return listening[subscription].isClosed
   },
   async createToken({ userId, seconds }) {
     return sdk.user.getToken(userId, crypto.randomUUID(), { tokenValidity: seconds })
