@@ -20,7 +20,7 @@ from bridge.embedded.model import Entity
 FORBIDDEN_IN_IDS = re.compile(r"[\s\x00-\x1f\x7f/\\?#%;]")
 PARTY_NAMES = ("name", "lastName", "nihii", "ssin")
 PATIENT_NAMES = ("firstName", "lastName", "encryptedSelf", "deletionDate")
-DATED = (entities.CONTACT, entities.HEALTHCARE_PARTY)
+DATED = (entities.CONTACT, entities.HEALTHCARE_PARTY, entities.ACCESS_LOG)
 
 
 def fuzzy_now() -> int:
@@ -55,6 +55,8 @@ def complete(entity_type: EntityType, entity: Entity, caller: Caller | None = No
         entity.setdefault("modified", now)
         if entity_type is entities.CONTACT:
             _complete_contact(entity, makers, now)
+        if entity_type is entities.ACCESS_LOG:
+            entity.setdefault("date", now)
 
 
 def _makers(entity_type: EntityType, caller: Caller | None) -> dict[str, str]:

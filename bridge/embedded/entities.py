@@ -24,11 +24,12 @@ class EntityType:
 PATIENT = EntityType("Patient", "patient", model.PATIENT, delegated=True, data_owner="patient")
 CONTACT = EntityType("Contact", "contact", model.CONTACT, delegated=True)
 HEALTH_ELEMENT = EntityType("HealthElement", "helement", model.HEALTH_ELEMENT, delegated=True)
+ACCESS_LOG = EntityType("AccessLog", "accesslog", model.ACCESS_LOG, delegated=True)
 HEALTHCARE_PARTY = EntityType("HealthcareParty", "hcparty", model.HEALTHCARE_PARTY, data_owner="hcp")
 DEVICE = EntityType("Device", "device", model.DEVICE, data_owner="device")
 USER = EntityType("User", "user", model.USER)
 EXCHANGE_DATA = EntityType("ExchangeData", "exchangedata", model.EXCHANGE_DATA)
 EXCHANGE_DATA_MAP = EntityType("ExchangeDataMap", "exchangedatamap", model.EXCHANGE_DATA_MAP)
 
-DELEGATED = (PATIENT, CONTACT, HEALTH_ELEMENT)
+DELEGATED = (PATIENT, CONTACT, HEALTH_ELEMENT, ACCESS_LOG)
 DATA_OWNERS = (HEALTHCARE_PARTY, PATIENT, DEVICE)

@@ -363,6 +363,21 @@ def _element(search: Search, owner: str, *parts: Shape, **readers: Reader) -> Fi
     return Filter("HealthElement", _shape(*parts, **readers), search, owner)
 
 
+def _log(search: Search, owner: str | None, *parts: Shape, **readers: Reader) -> Filter:
+    return Filter("AccessLog", _shape(*parts, **readers), search, owner, for_caller=owner is None)
+
+
+def _logs_of_user(given: Entity) -> list[Rows]:
+    rows = coded("accesslog.user", _required(given, "userId"), given.get("accessType"))
+    return [dated(rows, given.get("startDate"), None, given.get("descending", False))]
+
+
+def _logs_of_patients(given: Entity) -> list[Rows]:
+    low, high, descending = given.get("startDate"), given.get("endDate"), given.get("descending", False)
+    wanted = dict.fromkeys(given.get("secretPatientIds", []))
+    return [dated(equal("accesslog.patient", secret_id), low, high, descending) for secret_id in wanted]
+
+
 def _party(search: Search, **readers: Reader) -> Filter:
     return Filter("HealthcareParty", _members(**readers), search, unowned=True)
 
@@ -526,6 +541,13 @@ FILTERS: dict[str, Filter] = {
     "HealthElementByHcPartyStatusFilter": _element(
         lambda given: [equal("helement.status", str(_required(given, "status")))], "hcPartyId", status=integer
     ),
+    "AccessLogByDateFilter": _log(_number_between("accesslog", "startDate", "endDate"), None, range_dates),
+    "AccessLogByUserIdUserTypeDateFilter": _log(
+        _logs_of_user, None, range_dates, userId=text, accessType=text
+    ),
+    "AccessLogByDataOwnerPatientDateFilter": _log(
+        _logs_of_patients, OWNER, range_dates, secretPatientIds=string_list
+    ),
     "AllHealthcarePartiesFilter": _party(_all("hcparty")),
     "HealthcarePartyByNameFilter": _party(
         _starts_with("hcparty.name", "name", normalise), name=text, descending=boolean
@@ -553,6 +575,7 @@ BY_IDS = {
     "ContactByIdsFilter": "Contact",
     "ServiceByIdsFilter": "Service",
     "HealthElementByIdsFilter": "HealthElement",
+    "AccessLogByIdsFilter": "AccessLog",
     "HealthcarePartyByIdsFilter": "HealthcareParty",
     "UserByIdsFilter": "User",
 }

@@ -134,6 +134,15 @@ def _health_element(element: Entity) -> Iterator[Fact]:
     yield from _identified("helement.identifier", element.get("identifiers", ()), opened)
 
 
+def _access_log(log: Entity) -> Iterator[Fact]:
+    date = log.get("date", 0)
+    yield "accesslog", "", date
+    for secret_id in log.get("secretForeignKeys", ()):
+        yield "accesslog.patient", secret_id, date
+    if "user" in log:
+        yield "accesslog.user", key(log["user"], log.get("accessType", "")), date
+
+
 def _healthcare_party(party: Entity) -> Iterator[Fact]:
     yield "hcparty", "", 0
     names = {
@@ -181,11 +190,12 @@ FACTS: dict[str, Callable[[Entity], Iterator[Fact]]] = {
     "Patient": _patient,
     "Contact": _contact,
     "HealthElement": _health_element,
+    "AccessLog": _access_log,
     "HealthcareParty": _healthcare_party,
     "User": _user,
     "ExchangeData": _exchange_data,
 }
-OWNED = frozenset({"Patient", "Contact", "HealthElement"})
+OWNED = frozenset({"Patient", "Contact", "HealthElement", "AccessLog"})
 NO_OWNER = ""
 
 

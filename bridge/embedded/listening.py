@@ -48,10 +48,8 @@ MOST_CHANGES = 50
 REFUSED = 1008
 PACKAGE = "org.taktik.icure.entities."
 SERVICE = "Service"
-HEARD = {f"{PACKAGE}embed.{SERVICE}": SERVICE} | {
-    f"{PACKAGE}{one.name}": one.name for one in (*DELEGATED, HEALTHCARE_PARTY, DEVICE, USER)
-}
 TYPES = {one.name: one for one in (PATIENT, CONTACT, HEALTH_ELEMENT, HEALTHCARE_PARTY, DEVICE, USER)}
+HEARD = {f"{PACKAGE}embed.{SERVICE}": SERVICE} | {f"{PACKAGE}{name}": name for name in TYPES}
 EVENTS = frozenset(("CREATE", "UPDATE", "DELETE"))
 NOT_ONE_BY_ONE = frozenset(
     f"ServiceByHcParty{what}Filter"

@@ -610,6 +610,14 @@ HEALTH_ELEMENT = (
     )
 )
 
+ACCESS_LOG = (
+    Shape()
+    .holds(DOCUMENT)
+    .holds(ENCRYPTABLE)
+    .has(text, "objectId accessType user detail patientId")
+    .has(integer, "date")
+)
+
 CARE_PARTY_STATUS = one_of("trainee withconvention accreditated")
 FLAT_RATE_TARIFICATION = (
     Shape()

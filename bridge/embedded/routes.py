@@ -12,9 +12,11 @@ from flask import Blueprint, Response, request
 from bridge.embedded import entities, services, sharing, web
 from bridge.embedded.documents import Documents
 from bridge.embedded.entities import (
+    ACCESS_LOG,
     CONTACT,
     DELEGATED,
     EXCHANGE_DATA,
+    HEALTH_ELEMENT,
     HEALTHCARE_PARTY,
     PATIENT,
     USER,
@@ -131,7 +133,7 @@ def delegated_routes(entity_type: EntityType) -> Blueprint:
         outcome = sharing.bulk_update(web.documents(), entity_type, web.body(), minimal=True)
         return web.json(outcome)
 
-    if entity_type is not PATIENT:
+    if entity_type in (CONTACT, HEALTH_ELEMENT):
 
         @routes.post("/byDataOwnerPatientOpeningDate")
         def by_opening_date() -> Response:
@@ -250,6 +252,49 @@ def service_routes() -> Blueprint:
     return routes
 
 
+def access_log_routes() -> Blueprint:
+    """Returns the routes that only access logs have: by date, by user, by patient."""
+    routes = Blueprint("accesslog-more", __name__, url_prefix="/rest/v2/accesslog")
+
+    def page(wanted: Entity) -> Response:
+        documents, limit = web.documents(), web.limit()
+        wanted["descending"] = request.args.get("descending") == "true"
+        ids = _matches(ACCESS_LOG.name, {name: value for name, value in wanted.items() if value is not None})
+        start = request.args.get("startDocumentId")
+        if start:
+            ids = ids[ids.index(start) :] if start in ids else []
+        rows = documents.read_all(ACCESS_LOG, ids[: limit + 1])
+        if len(rows) <= limit:
+            return web.page([row.body for row in rows], None)
+        return web.page([row.body for row in rows[:limit]], rows[limit].id, rows[limit].entity.get("date"))
+
+    @routes.get("")
+    def by_date() -> Response:
+        low, high = web.integer_argument("fromEpoch"), web.integer_argument("toEpoch")
+        return page({"$type": "AccessLogByDateFilter", "startDate": low, "endDate": high})
+
+    @routes.get("/byUser")
+    def by_user() -> Response:
+        user = {"userId": web.argument("userId"), "accessType": request.args.get("accessType")}
+        since = web.integer_argument("startDate")
+        return page({"$type": "AccessLogByUserIdUserTypeDateFilter", **user, "startDate": since})
+
+    @routes.post("/byDataOwnerPatientDate")
+    def by_patient() -> Response:
+        wanted: Entity = {
+            "$type": "AccessLogByDataOwnerPatientDateFilter",
+            "dataOwnerId": web.argument("dataOwnerId"),
+            "secretPatientIds": web.ids(required=True),
+            "startDate": web.integer_argument("startDate"),
+            "endDate": web.integer_argument("endDate"),
+            "descending": request.args.get("descending") == "true",
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return web.json(_matches(ACCESS_LOG.name, given))
+
+    return routes
+
+
 def all_routes() -> list[Blueprint]:
     """Returns every route of entities."""
     types = (*DELEGATED, HEALTHCARE_PARTY, entities.DEVICE, USER, EXCHANGE_DATA)
@@ -257,4 +302,5 @@ def all_routes() -> list[Blueprint]:
         *(entity_routes(entity_type) for entity_type in types),
         *(delegated_routes(entity_type) for entity_type in DELEGATED),
         service_routes(),
+        access_log_routes(),
     ]

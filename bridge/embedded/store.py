@@ -31,7 +31,14 @@ import orjson
 
 from bridge.embedded import index
 from bridge.embedded.access import Access, access
-from bridge.embedded.entities import DELEGATED, EXCHANGE_DATA, EXCHANGE_DATA_MAP, PATIENT, EntityType
+from bridge.embedded.entities import (
+    ACCESS_LOG,
+    DELEGATED,
+    EXCHANGE_DATA,
+    EXCHANGE_DATA_MAP,
+    PATIENT,
+    EntityType,
+)
 from bridge.embedded.model import Entity
 
 DATABASE = "icure.sqlite"
@@ -91,7 +98,7 @@ CREATED, UPDATED, DELETED = "CREATE", "UPDATE", "DELETE"
 CHANGES_KEPT_MS = 24 * 3600 * 1000
 PRUNED_EVERY = 1000
 """After so many changes up to twice as many old ones are removed."""
-SILENT = frozenset((EXCHANGE_DATA.name, EXCHANGE_DATA_MAP.name))
+SILENT = frozenset((ACCESS_LOG.name, EXCHANGE_DATA.name, EXCHANGE_DATA_MAP.name))
 """Types whose changes nobody hears of."""
 
 

@@ -21,6 +21,7 @@ from .world import (
     ROOT,
     Client,
     access_header,
+    access_log,
     code,
     contact,
     delegation,
@@ -369,15 +370,41 @@ BY_ELEMENTS = {
     ],
     "HealthElementByHcPartyStatusFilter": [({"status": 1}, "f")],
 }
+LOGS = {
+    "K": access_log(secretForeignKeys=["sk1"], date=100, user="alice", accessType="USER_ACCESS"),
+    "L": access_log(secretForeignKeys=["sk2"], date=200, user="alice", accessType="SYSTEM_ACCESS"),
+    "M": access_log(secretForeignKeys=["sk1"], date=300, user="carol", accessType="USER_ACCESS"),
+}
+BY_LOGS = {
+    "AccessLogByDateFilter": [
+        ({}, "KLM"),
+        ({"startDate": 200}, "LM"),
+        ({"endDate": 200}, "KL"),
+        ({"descending": True}, "MLK"),
+    ],
+    "AccessLogByUserIdUserTypeDateFilter": [
+        ({"userId": "alice"}, "KL"),
+        ({"userId": "alice", "accessType": "USER_ACCESS"}, "K"),
+        ({"userId": "alice", "startDate": 101}, "L"),
+        ({"userId": "ali"}, ""),
+    ],
+    "AccessLogByDataOwnerPatientDateFilter": [
+        ({"secretPatientIds": ["sk1"]}, "KM"),
+        ({"secretPatientIds": ["sk1"], "descending": True}, "MK"),
+        ({"secretPatientIds": ["sk1", "sk2"], "startDate": 150, "endDate": 250}, "L"),
+        ({"secretPatientIds": []}, ""),
+    ],
+}
 KINDS = {
     "/patient": ("/patient", PATIENTS, BY_PATIENTS),
     "/contact": ("/contact", CONTACTS, BY_CONTACTS),
     "/contact/service": ("/contact", CONTACTS, BY_SERVICES),
     "/helement": ("/helement", ELEMENTS, BY_ELEMENTS),
+    "/accesslog": ("/accesslog", LOGS, BY_LOGS),
 }
 IDS = {
     letter: entity["id"]
-    for entities in (PATIENTS, SERVICES, CONTACTS, ELEMENTS)
+    for entities in (PATIENTS, SERVICES, CONTACTS, ELEMENTS, LOGS)
     for letter, entity in entities.items()
 }
 LETTERS = {entity_id: letter for letter, entity_id in IDS.items()}
@@ -543,7 +570,7 @@ def test_finds_users_for_administrators(root, bob, name, cases):
 def test_every_filter_is_in_a_table():
     tested = {
         name
-        for table in (BY_PATIENTS, BY_CONTACTS, BY_SERVICES, BY_ELEMENTS, PEOPLE, USERS)
+        for table in (BY_PATIENTS, BY_CONTACTS, BY_SERVICES, BY_ELEMENTS, BY_LOGS, PEOPLE, USERS)
         for name in table
     }
     assert tested == FILTERS.keys()
@@ -554,6 +581,7 @@ PATHS = {
     "Contact": "/contact",
     "Service": "/contact/service",
     "HealthElement": "/helement",
+    "AccessLog": "/accesslog",
     "HealthcareParty": "/hcparty",
     "User": "/user",
 }

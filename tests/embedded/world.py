@@ -162,5 +162,9 @@ def health_element(owner: str = ALICE, **members: Any) -> Json:
     return {"id": new_id("element"), "securityMetadata": shared(owner)} | members
 
 
+def access_log(owner: str = ALICE, **members: Any) -> Json:
+    return {"id": new_id("log"), "securityMetadata": shared(owner)} | members
+
+
 def code(code: str, system: str = LOINC, version: str = "1") -> Json:
     return {"id": f"{system}|{code}|{version}", "type": system, "code": code, "version": version}
