@@ -5,10 +5,11 @@ https://hl7.org/fhir/R4/capabilitystatement.html
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from bridge import search
+from bridge import search, sharing
 from bridge.config import Config
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from mappings import REGISTRY
@@ -31,6 +32,7 @@ DEFINITIONS = {
     "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
     "lastn": "http://hl7.org/fhir/OperationDefinition/Observation-lastn",
 }
+"""Of those operations that R4 defines."""
 OPERATION_WORDS = {
     "validate": "POST of a resource, or of Parameters. Profiles are not checked.",
     "everything": (
@@ -81,7 +83,7 @@ def capability_statement(config: Config, base: str) -> Resource:
                     ],
                     "description": "The caller's iCure login: Basic, or Bearer with an iCure JWT.",
                 },
-                "resource": [_resource(resource_type) for resource_type in REGISTRY],
+                "resource": [_resource(resource_type, base) for resource_type in REGISTRY],
                 "interaction": [{"code": "transaction"}, {"code": "batch"}],
             }
         ],
@@ -92,7 +94,7 @@ def _lenience(setting: str) -> str:
     return "refused" if setting == "strict" else "accepted with a warning"
 
 
-def _resource(resource_type: str) -> dict[str, Any]:
+def _resource(resource_type: str, base: str) -> dict[str, Any]:
     return {
         "type": resource_type,
         "interaction": [{"code": code} for code in INTERACTIONS],
@@ -104,10 +106,7 @@ def _resource(resource_type: str) -> dict[str, Any]:
         "conditionalRead": "full-support",
         "conditionalUpdate": True,
         "conditionalDelete": "single",
-        "operation": [
-            {"name": name, "definition": DEFINITIONS[name], "documentation": OPERATION_WORDS[name]}
-            for name in _operations(resource_type)
-        ],
+        "operation": [*_operations(resource_type, base)],
         "searchInclude": search.include_values(resource_type),
         "searchRevInclude": search.reverse_include_values(resource_type),
         "searchParam": [
@@ -122,8 +121,12 @@ def _search_words(resource_type: str, parameter: Parameter) -> str:
     return f"{found[0].upper()}{found[1:]}. {parameter.documentation}".strip()
 
 
-def _operations(resource_type: str) -> list[str]:
-    return ["validate", *OPERATIONS.get(resource_type, ())]
+def _operations(resource_type: str, base: str) -> Iterator[dict[str, Any]]:
+    for name in ("validate", *OPERATIONS.get(resource_type, ())):
+        yield {"name": name, "definition": DEFINITIONS[name], "documentation": OPERATION_WORDS[name]}
+    for name in sharing.OPERATIONS if resource_type in sharing.SHARED else ():
+        own = sharing.definition(name, base)
+        yield {"name": name, "definition": own["url"], "documentation": own["description"]}
 
 
 def smart(base: str) -> dict[str, Any]:

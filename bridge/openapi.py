@@ -27,7 +27,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 ID = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"}
 TEXT: Schema = {"type": "string"}
-OPEN = ("/health/", "/openapi.json", "/metadata", "/.well-known/")
+OPEN = ("/health/", "/openapi.json", "/metadata", "/.well-known/", "/OperationDefinition/")
 """Paths with one of these need no login."""
 
 KEY: Schema = {
@@ -70,7 +70,7 @@ TOKEN: Schema = {
         "expiresAt": {"type": "string", "format": "date-time"},
     },
 }
-OPERATIONS = ("everything", "last_n")
+OPERATIONS = ("everything", "last_n", "access")
 """Endpoints that take their parameters from the URL or from Parameters."""
 OPERATIONS_OF_PATCH = ("add", "remove", "replace", "move", "copy", "test")
 PATCH: Schema = {
@@ -126,6 +126,11 @@ HEADERS: dict[str, Schema] = {
     "patch_where": _CHANGE,
     "delete": _CHANGE,
     "delete_where": _CHANGE,
+    "share": {
+        "If-Match": ETAG,
+        "Prefer": {**TEXT, "enum": [*RETURN["enum"], "respond-async"]},
+        "Idempotency-Key": REQUEST_KEY,
+    },
     "search_type": {"Prefer": HANDLING},
     "search_form": {"Prefer": HANDLING},
     "update_user": {"If-Match": ETAG},
@@ -152,6 +157,11 @@ RESPONSES: dict[str, dict[str, str | None]] = {
     "update_where": {"200": "Resource", "201": "Resource"},
     "delete": {"200": "OperationOutcome", "204": None},
     "delete_where": {"200": "OperationOutcome", "204": None},
+    "share": {"200": "Resource", "202": None},
+    "access": {"200": "Parameters"},
+    "definition": {"200": "OperationDefinition"},
+    "status": {"200": "Resource", "202": None},
+    "cancel": {"202": None},
     "load": {"200": "Keychain"},
     "loaded": {"200": "Keychain"},
     "unload": {"204": None},
@@ -173,6 +183,7 @@ BODIES = {"load": "Key", "create_user": "User", "update_user": "User", "create_t
 WORDS = {
     "200": "Done.",
     "201": "Created.",
+    "202": "Begun, or going on.",
     "204": "Gone.",
     "304": "The caller has this version.",
     "503": "Not now.",
@@ -210,7 +221,7 @@ def document(app: Flask, base: str) -> Schema:
 
 
 def _schemas() -> dict[str, Schema]:
-    kinds = (*REGISTRY, "Bundle", "Parameters", "OperationOutcome", "CapabilityStatement")
+    kinds = (*REGISTRY, "Bundle", "Parameters", "OperationOutcome", "CapabilityStatement", "OperationDefinition")
     return {
         **{kind: _resource([kind]) for kind in kinds},
         "Resource": _resource(),
@@ -339,7 +350,7 @@ def _body(endpoint: str, method: str, kind: str | None) -> Schema:
     if method == "PATCH":
         patches = {JSON_PATCH: {"schema": _ref("JsonPatch")}, MERGE_PATCH: {"schema": _ref("MergePatch")}}
         return {**patches, FHIR_JSON: {"schema": _ref("Parameters")}}
-    if endpoint in OPERATIONS:
+    if endpoint in (*OPERATIONS, "share"):
         return _content("Parameters")
     if kind is None:
         return _content("Bundle")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from fhir.resources.R4B.capabilitystatement import CapabilityStatement
+from fhir.resources.R4B.operationdefinition import OperationDefinition
 
 from bridge import demo, wire
 from bridge.app import create_app
@@ -18,6 +19,7 @@ from bridge.config import Config
 from mappings import REGISTRY
 from mappings.values import Resource
 from tests.helpers import DEMO_PATIENT, FHIR, Caller, assert_outcome
+from tests.test_sharing import asking
 
 JSON_PATCH = "application/json-patch+json"
 ABOUT = {"subject": {"reference": f"Patient/{DEMO_PATIENT}"}}
@@ -257,9 +259,10 @@ def test_a_kind_of_patch_works_exactly_when_it_is_listed(
 
 OPERATIONS = {
     *("validate", "everything", "lastn", "meta", "meta-add", "meta-delete", "match", "stats", "graphql"),
-    *("expunge", "document", "convert", "graph", "translate"),
+    *("expunge", "document", "convert", "graph", "translate", "share", "access"),
 }
-"""Some of R4's, and of other servers'."""
+"""Some of R4's, of other servers', and ours."""
+OURS = {"share", "access"}
 
 
 @every_type
@@ -269,17 +272,25 @@ def test_an_operation_works_exactly_when_it_is_listed(
 ) -> None:
     said = {o["name"]: o["definition"] for o in listed["operation"]}
     assert works(_operated(caller, kind, operation)) == (operation in said)
-    if operation in said:
+    if operation in OURS & said.keys():
+        defined = wire.parse(caller.get(said[operation]).data)
+        assert OperationDefinition.model_validate(defined).url == said[operation]
+        assert (defined["code"], kind in defined["resource"]) == (operation, True)
+    elif operation in said:
         assert said[operation].startswith("http://hl7.org/fhir/OperationDefinition/")
 
 
 def _operated(caller: Caller, kind: str, operation: str) -> Any:
     """Returns the best answer to an operation, on one and on all of a type, by GET and POST."""
     made = caller.created(resource(kind))
+    colleague = next(
+        a for a in demo.accounts(caller.app.extensions["bridge"].config.data_dir) if a["name"] == "jdoe"
+    )
+    sent = asking(f"Practitioner/{colleague['dataOwnerId']}", "read") if operation == "share" else made
     answers = [
         answer
         for path in (f"{kind}/{made['id']}/${operation}", f"{kind}/${operation}?patient={DEMO_PATIENT}")
-        for answer in (caller.get(path), caller.post(path, made))
+        for answer in (caller.get(path), caller.post(path, sent))
     ]
     return min(answers, key=lambda answer: answer.status_code)
 

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from bridge import jobs, logs, sharing, wire
+from bridge.errors import NotFound
 from bridge.interactions import Answer
 from bridge.once import Answers, once
 from bridge.routes.answers import (
@@ -83,6 +84,14 @@ def cancel(job_id: str) -> Response:
 def access(resource_type: str, logical_id: str) -> Response:
     """Tells who can open a resource, and through whom."""
     return fhir(sharing.access(*instance(resource_type, logical_id)))
+
+
+@bp.get("/OperationDefinition/<name>")
+def definition(name: str) -> Response:
+    """The definition of an operation that R4 does not define."""
+    if name not in sharing.OPERATIONS:
+        raise NotFound("There is no operation of this name.")
+    return fhir(sharing.definition(name, base_url()))
 
 
 for _kind in SHARED:

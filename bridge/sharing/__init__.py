@@ -9,7 +9,8 @@ Rule: a share never reaches further than it says.
 """
 
 from bridge.sharing.access import access
-from bridge.sharing.asked import RECIPIENTS, SHARED, Share, begin
+from bridge.sharing.asked import SHARED, Share, begin
+from bridge.sharing.definitions import OPERATIONS, definition
 from bridge.sharing.doing import Tell, run
 
-__all__ = ["RECIPIENTS", "SHARED", "Share", "Tell", "access", "begin", "run"]
+__all__ = ["OPERATIONS", "SHARED", "Share", "Tell", "access", "begin", "definition", "run"]

@@ -56,7 +56,7 @@ def apart(scope: Scope, contact: Entity, resource_type: str, ids: Collection[str
     if links := _links(contact, opened, ids):
         split["subContacts"] = links
     rest = {**contact, "services": [s for s in contact["services"] if s["id"] not in ids]}
-    closed = envelope.encrypt_contact(split, key.entity_key, scope.manifests, key.plain)
+    closed = envelope.encrypt_contact(split, key.entity_key, scope.manifests)
     return [
         Write("create", "contact", closed, [resource_type], opened=key),
         Write("modify", "contact", rest, [resource_type], opened=opened, previous=contact),
