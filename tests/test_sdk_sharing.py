@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,27 @@ def test_an_observation_that_was_moved_out_is_opened_by_the_sdk_of_both(
     jdoe_sdk.update_service(one, {"comment": "seen"})
     assert esmith_sdk.get_service(one)["comment"] == "seen"
     assert esmith.read(f"Observation/{one}")["valueString"] == "Hello world"
+
+
+def test_what_moves_out_of_a_contact_of_the_sdk_keeps_its_links(
+    esmith: Remote, esmith_sdk: Sdk, jdoe: Remote, jdoe_sdk: Sdk
+) -> None:
+    one, other = ({"id": str(uuid.uuid4()), "content": {"en": {"stringValue": text}}} for text in ("a", "b"))
+    links = [
+        {"healthElementId": "ours", "services": [{"serviceId": one["id"]}, {"serviceId": other["id"]}]},
+        {"healthElementId": "theirs", "services": [{"serviceId": other["id"]}]},
+    ]
+    visit = {"descr": "about both", "openingDate": 20240101, "services": [one, other], "subContacts": links}
+    made = esmith_sdk.create_contact(DEMO_PATIENT, visit)
+    share(esmith, f"Observation/{one['id']}", jdoe, "read")
+    contact = jdoe_sdk.get_contact(jdoe_sdk.get_service(one["id"])["contactId"])
+    assert [service["id"] for service in contact["services"]] == [one["id"]]
+    (kept,) = contact["subContacts"]
+    assert (kept["healthElementId"], kept["services"]) == ("ours", [{"serviceId": one["id"]}])
+    assert (contact["openingDate"], contact["groupId"]) == (20240101, made["groupId"])
+    assert "descr" not in contact, "it may be about the others"
+    left = esmith_sdk.get_contact(made["id"])
+    assert (left["descr"], [service["id"] for service in left["services"]]) == ("about both", [other["id"]])
 
 
 def test_who_lost_a_key_reads_again_with_the_sdk_what_others_share_again(

@@ -6,11 +6,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import requests
 from requests.adapters import BaseAdapter
 
 from bridge import demo
@@ -358,6 +360,59 @@ def test_a_deleted_observation_is_not_shared_with_its_neighbour(
     assert references(answer, "shared") == [location(patient), kept]
     assert contact_of(data_dir, kept) != contact_of(data_dir, deleted)
     assert jdoe.get(deleted).status_code == 403
+
+
+class Breaking(BaseAdapter):
+    """Breaks the connection of upstream calls of one method and path, before they arrive."""
+
+    def __init__(self, app: Any, method: str, path: str) -> None:
+        super().__init__()
+        self.session = app.extensions["bridge"].upstream.session
+        self.inner = self.session.get_adapter(EMBEDDED_URL)
+        self.call, self.broken = (method, f"/rest/v2/{path}"), 0
+        self.session.mount(EMBEDDED_URL, self)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        if (request.method, request.path_url) == self.call and not self.broken:
+            self.broken += 1
+            raise requests.ConnectionError
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.parametrize("call", [("POST", "contact"), ("PUT", "contact")])
+def test_a_move_that_breaks_off_half_way_is_undone(
+    esmith: Caller, jdoe: Caller, data_dir: Path, call: tuple[str, str]
+) -> None:
+    one, other = together(esmith, observation(code="1-1"), observation(code="2-2"))
+    before = {path: esmith.get(path).json for path in (one, other)}
+    breaking = Breaking(esmith.app, *call)
+    assert_outcome(esmith.post(f"{one}/$share", asking(jdoe)), 502, "transient")
+    assert breaking.broken == 1
+    assert {path: esmith.get(path).json for path in (one, other)} == before
+    assert contact_of(data_dir, one) == contact_of(data_dir, other)
+    assert jdoe.get(one).status_code == 403
+    share(esmith, one, jdoe)
+    assert content(jdoe.get(one).json) == content(before[one])
+    assert jdoe.get(other).status_code == 403
+
+
+def test_many_who_share_the_same_at_once_share_it_once(
+    esmith: Caller, jdoe: Caller, patient: Resource, data_dir: Path
+) -> None:
+    def once_more(_: int) -> Resource:
+        return share(Caller(esmith.app, esmith.account), location(patient), jdoe)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(once_more, range(8)))
+    assert sorted(len(references(answer, "shared")) for answer in answers) == [*[0] * 7, 1]
+    assert sum(len(references(answer, "unchanged")) for answer in answers) == 7
+    delegations = entity_of(data_dir, patient)["securityMetadata"]["secureDelegations"]
+    assert len(delegations) == 2
+    pair = [kind for kind, _ in stored(data_dir) if kind == "ExchangeData"]
+    assert len(pair) == 2
 
 
 # with all that belongs to it
