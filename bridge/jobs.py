@@ -41,7 +41,7 @@ class Cancelled(BridgeError):
 class Job:
     """What is known of a job; `status` is that of its answer, None while it runs."""
 
-    progress: str = ""
+    progress: str = "It has begun."
     status: int | None = None
     resource: Any = field(default=None, repr=False)
     version: str | None = None
@@ -84,7 +84,7 @@ def look(state: State, user: str, job_id: str) -> Job:
     finally:
         hold.release()
     if job.status is None:
-        raise Interrupted(f"This was broken off: send the request again. {job.progress}".strip())
+        raise Interrupted(f"This was broken off: send the request again. {job.progress}")
     return job
 
 

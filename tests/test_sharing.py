@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import uuid
@@ -22,7 +24,7 @@ from bridge.crypto.primitives import cbc_encrypt, to_base64
 from bridge.demo import ESMITH
 from bridge.embedded import Store, admin
 from mappings.values import Resource
-from tests.helpers import DEMO_PATIENT, Caller, assert_outcome, count_calls, stored
+from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, assert_outcome, count_calls, serving, stored
 
 LOINC = "http://loinc.org"
 PATIENT = {
@@ -677,6 +679,52 @@ def test_a_share_does_not_outlive_its_keys(esmith: Caller, jdoe: Caller, patient
     answer = share(esmith, location(patient), jdoe, "read", "Observation")
     assert len(references(answer, "unchanged")) == 51
     assert len(references(answer, "shared")) == 10
+
+
+def test_a_share_whose_workers_were_killed_is_told_as_broken_off_and_finished_by_another(
+    data_dir: Path, accounts: dict[str, Account]
+) -> None:
+    many = 400
+    with serving(data_dir) as server:
+        esmith, jdoe = (Remote(server, accounts[name]) for name in ("esmith", "jdoe"))
+        esmith.load_key()
+        jdoe.load_key()
+        patient = esmith.created(PATIENT)
+        days = (f"{1600 + n}-01-01" for n in range(many))
+        resources = [observation(patient["id"], effectiveDateTime=day) for day in days]
+        entries = [{"request": {"method": "POST", "url": "Observation"}, "resource": r} for r in resources]
+        esmith.send("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": entries})
+        url = f"{server.fhir}/{location(patient)}/$share"
+        body = asking(f"Practitioner/{accounts['jdoe']['dataOwnerId']}", "read", "Observation")
+        later = {**esmith.headers, "Prefer": "respond-async"}
+        status = requests.post(url, json=body, headers=later).headers["Content-Location"]
+        while True:
+            waiting = requests.get(status, headers=esmith.headers)
+            assert waiting.status_code == 202
+            if waiting.headers["X-Progress"][0] in "123456789":
+                break
+        for worker in server.workers():
+            os.kill(worker, signal.SIGKILL)
+        told_off = _once_answering(lambda: requests.get(status, headers=esmith.headers))
+        assert_outcome(told_off, 503, "incomplete")
+        before = len(jdoe.found("Observation?_count=1000"))
+        assert before < many
+        answer = requests.post(url, json=body, headers=esmith.headers)
+        assert answer.status_code == 200
+        assert len(references(answer.json(), "unchanged")) >= before
+        assert told(answer.json(), "failed") == []
+        assert len(jdoe.found("Observation?_count=1000")) == many
+
+
+def _once_answering(call: Callable[[], Any]) -> Any:
+    """The answer of a server whose workers are being replaced."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except requests.ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 # keys, lost and new
