@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from http import HTTPStatus
@@ -17,15 +17,16 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlencode
 
 from bridge import interactions, operations, search, wire
-from bridge.conditions import alone, match, read_condition
+from bridge.conditions import alone, canonical, creating, match, read_condition
 from bridge.errors import BridgeError, Gone, Invalid, Issue, NotFound, explain, outcome
 from bridge.homes import Record, home_of, instant, supported
 from bridge.interactions import ABSENT, Answer, check_match, find, patched
-from bridge.once import Request, once, shown
+from bridge.once import Answers, Request, apart, once, shown
 from bridge.patch import JSON_PATCH, Patch, read_patch
 from bridge.plan import Incoming, Removal
 from bridge.scope import Scope
 from bridge.search.values import moment
+from bridge.state import Hold
 from bridge.wire import Entry
 from mappings.values import Resource
 
@@ -49,10 +50,8 @@ def run(
         bundle, strict=strict, max_entries=scope.config.max_bundle_entries, base=scope.base
     )
     scope.warnings += warnings
-    apart = bundle["type"] == "batch"
-    answers = (_batch if apart else _transaction)(scope, entries, request)
-    if representation:
-        answers = [shown(scope, a) if isinstance(a, Answer) else a for a in answers]
+    whole = _transaction if bundle["type"] == "transaction" else _batch
+    answers = whole(scope, entries, request, representation=representation)
     return {
         "resourceType": "Bundle",
         "type": f"{bundle['type']}-response",
@@ -64,18 +63,25 @@ def run(
 
 
 def _transaction(
-    scope: Scope, entries: Sequence[Entry], request: Request | None
+    scope: Scope, entries: Sequence[Entry], request: Request | None, *, representation: bool
 ) -> Sequence[Answer | BridgeError]:
     """Returns the answers in the order sent. Raises what is wrong with any entry; then nothing was written.
 
     A read comes after all is written, so one that fails is answered so for itself.
     """
     writing = [e for e in entries if e.method not in READING]
-    written = once(scope, request, lambda scope: _Transaction(scope, _ordered(writing)).written())
-    return [written.get(e.index) or _tried(scope, e, _read) for e in entries]
+
+    def whole(written: Answers) -> Sequence[Answer | BridgeError]:
+        if representation:
+            written = {index: shown(scope, answer) for index, answer in written.items()}
+        return [written.get(e.index) or _tried(scope, e, _read) for e in entries]
+
+    return once(scope, request, lambda scope: _Transaction(scope, _ordered(writing)).written(), whole)
 
 
-def _batch(scope: Scope, entries: Sequence[Entry], request: Request | None) -> Sequence[Answer | BridgeError]:
+def _batch(
+    scope: Scope, entries: Sequence[Entry], request: Request | None, *, representation: bool
+) -> Sequence[Answer | BridgeError]:
     """Returns the answers in the order sent, each what the same request alone would get."""
 
     def do(scope: Scope, entry: Entry) -> Answer:
@@ -84,10 +90,19 @@ def _batch(scope: Scope, entries: Sequence[Entry], request: Request | None) -> S
         if entry.method in READING:
             return _read(scope, entry)
         part = None if request is None else request.part(entry.index)
-        return once(scope, part, lambda scope: {entry.index: _alone(scope, entry)})[entry.index]
 
-    answers = {entry.index: _tried(scope, entry, do) for entry in _ordered(entries)}
-    return [answers[entry.index] for entry in entries]
+        def told(answers: Answers) -> Answer:
+            answer = answers[entry.index]
+            return shown(scope, answer) if representation else answer
+
+        return once(scope, part, lambda scope: {entry.index: _alone(scope, entry)}, told)
+
+    def all_of_them() -> tuple[Sequence[Answer | BridgeError], bool]:
+        answers = {entry.index: _tried(scope, entry, do) for entry in _ordered(entries)}
+        writing = (entry.index for entry in entries if entry.method not in READING)
+        return [answers[e.index] for e in entries], any(isinstance(answers[at], Answer) for at in writing)
+
+    return apart(scope, request, all_of_them)
 
 
 def _ordered(entries: Iterable[Entry]) -> list[Entry]:
@@ -141,17 +156,18 @@ class _Transaction:
     met: dict[tuple[str, str], Record] = field(default_factory=dict)
     """What meets an `ifNoneExist` already."""
     records: dict[str, Record] = field(default_factory=dict)
-    touched: set[str] = field(default_factory=set)
+    touched: set[object] = field(default_factory=set)
+    """What is changed or created by now: locations, and conditions that nothing met."""
 
     def written(self) -> dict[int, Answer]:
         """Returns the answers by the places of the entries. Raises what is wrong with any; then nothing was written."""
         with ExitStack() as held:
             self._each(self._checked)
-            conditions = {(_type_of(e), q) for e in self.entries if (q := e.if_none_exist or e.query)}
-            for kind, query in sorted(conditions):
-                held.enter_context(alone(self.scope, kind, read_condition(kind, query)))
+            holds = [held.enter_context(one) for one in self._held_alone()]
             self._look_up()
             self._each(self._settled)
+            for hold in holds:
+                hold.check()
             incoming, removals = list(self.incoming.items()), list(self.removals.items())
             written, removed = interactions.transact(
                 self.scope, [one for _, one in incoming], [r for _, r in removals], self.there
@@ -160,9 +176,17 @@ class _Transaction:
         self.settled |= {index: answer for (index, _), answer in zip(removals, removed, strict=True)}
         for entry in self.entries:
             if entry.index not in self.settled:
-                first = self.settled[self.same[_type_of(entry), entry.if_none_exist or ""]]
+                first = self.settled[self.same[_condition(entry)]]
                 self.settled[entry.index] = replace(first, status=200)
         return self.settled
+
+    def _held_alone(self) -> Iterator[AbstractContextManager[Hold]]:
+        """Yields what nobody else may decide on meanwhile: the conditions, then the ids that must be of nothing yet."""
+        for kind, query in sorted({_condition(e) for e in self.entries if e.if_none_exist or e.query}):
+            yield alone(self.scope, kind, read_condition(kind, query))
+        absent = {(_type_of(e), e.id) for e in self.entries if e.id is not None and _etag(e) == ABSENT}
+        for kind, logical_id in sorted(absent):
+            yield creating(self.scope, kind, logical_id)
 
     def _each(self, step: Callable[[Entry], None]) -> None:
         """Takes a step for every entry. Raises everything that is wrong with any of them."""
@@ -211,10 +235,10 @@ class _Transaction:
         else:
             record = match(self.scope, kind, read_condition(kind, entry.query or ""), gone)
         check_match(record, _etag(entry))
-        if record is not None:
-            if record.location in self.touched:
+        for target in self._targets(entry, record):
+            if target in self.touched:
                 raise Invalid("An earlier entry changes the same resource.")
-            self.touched.add(record.location)
+            self.touched.add(target)
         if entry.method == "DELETE":
             self._delete(entry, record)
         elif entry.method == "PUT":
@@ -226,14 +250,25 @@ class _Transaction:
                 self.scope, record, _patch(self.scope, entry), f"{entry.path}.resource"
             )
 
+    def _targets(self, entry: Entry, record: Record | None) -> Iterator[object]:
+        """Yields by what another entry would change the same: what is there, else what an update creates."""
+        if record is not None:
+            yield record.location
+        elif entry.method == "PUT":
+            if "id" in entry.resource:
+                yield f"{entry.resource_type}/{entry.resource['id']}"
+            if entry.query:
+                yield _condition(entry)
+
     def _create(self, entry: Entry, kind: str, gone: set[str]) -> None:
         if entry.if_none_exist is None:
             return
-        name = (kind, entry.if_none_exist)
+        name = _condition(entry)
         first = self.same.setdefault(name, entry.index)
         if first == entry.index:
             record = match(self.scope, kind, read_condition(kind, entry.if_none_exist), gone)
             if record is None:
+                self.touched.add(name)
                 return
             self.met[name] = record
         one = self.incoming.pop(entry.index)
@@ -269,6 +304,12 @@ def _refuse(first: BridgeError, issues: list[Issue]) -> NoReturn:
 def _type_of(entry: Entry) -> str:
     supported(entry.resource_type or "")
     return entry.resource_type or ""
+
+
+def _condition(entry: Entry) -> tuple[str, str]:
+    """Returns the condition of an entry, the same for all that mean the same."""
+    kind = _type_of(entry)
+    return kind, canonical(kind, entry.if_none_exist or entry.query or "")
 
 
 def _etag(entry: Entry) -> str | None:

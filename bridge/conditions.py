@@ -13,6 +13,7 @@ from bridge import search
 from bridge.errors import Invalid, MultipleMatches
 from bridge.homes import Record
 from bridge.scope import Scope
+from bridge.state import Hold
 
 Criteria = list[tuple[str, str]]
 
@@ -37,6 +38,11 @@ def read_condition(resource_type: str, text: str) -> Criteria:
     return criteria
 
 
+def canonical(resource_type: str, text: str) -> str:
+    """Returns a condition as all who mean the same write it. Raises `Invalid`."""
+    return urlencode(sorted(read_condition(resource_type, text)))
+
+
 def matches(
     scope: Scope, resource_type: str, criteria: Criteria, without: Collection[str] = ()
 ) -> list[Record]:
@@ -59,7 +65,15 @@ def match(
     return found[0] if found else None
 
 
-def alone(scope: Scope, resource_type: str, criteria: Criteria) -> AbstractContextManager[None]:
+def alone(scope: Scope, resource_type: str, criteria: Criteria) -> AbstractContextManager[Hold]:
     """Holds the condition: nobody else, in any worker, decides on the same one meanwhile."""
     name = f"{scope.caller.data_owner_id}\0{resource_type}\0{urlencode(sorted(criteria))}"
     return scope.state.lock("condition", name)
+
+
+def creating(scope: Scope, resource_type: str, logical_id: str) -> AbstractContextManager[Hold]:
+    """Holds an id that must be of nothing yet: iCure refuses a second document under it, but no second Service.
+
+    Rule: conditions are held first, then ids, each in their order.
+    """
+    return scope.state.lock("id", f"{scope.caller.data_owner_id}\0{resource_type}\0{logical_id}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from bridge import journal, plan, wire
-from bridge.conditions import alone, match, read_condition
+from bridge.conditions import alone, creating, match, read_condition
 from bridge.errors import (
     Conflict,
     Gone,
@@ -57,7 +58,9 @@ class Answer:
 
 def read(scope: Scope, resource_type: str, logical_id: str) -> Answer:
     """Answers a read by server id or client id. https://hl7.org/fhir/R4/http.html#read"""
-    return Answer.of(locate(scope, resource_type, logical_id))
+    record = locate(scope, resource_type, logical_id)
+    scope.shown([record])
+    return Answer.of(record)
 
 
 def transact(
@@ -125,7 +128,8 @@ def update(
         check_match(one.over, if_match)
         return create(scope, one)
 
-    return _again(write, if_match)
+    with creating(scope, resource_type, logical_id) if if_match == ABSENT else nullcontext():
+        return _again(write, if_match)
 
 
 def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:
@@ -134,8 +138,9 @@ def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:
     https://hl7.org/fhir/R4/http.html#ccreate
     """
     criteria = read_condition(one.resource_type, condition)
-    with alone(scope, one.resource_type, criteria):
+    with alone(scope, one.resource_type, criteria) as hold:
         record = match(scope, one.resource_type, criteria)
+        hold.check()
         return create(scope, one) if record is None else Answer.of(record)
 
 
@@ -146,8 +151,9 @@ def update_where(scope: Scope, one: Incoming, condition: str, if_match: str | No
     """
     criteria = read_condition(one.resource_type, condition)
     sent = one.resource.get("id")
-    with alone(scope, one.resource_type, criteria):
+    with alone(scope, one.resource_type, criteria) as hold:
         record = match(scope, one.resource_type, criteria)
+        hold.check()
         if record is None and sent is None:
             check_match(None, if_match)
             return create(scope, one)
@@ -202,6 +208,8 @@ def history(scope: Scope, resource_type: str, logical_id: str) -> list[Record]:
     record = find(scope, resource_type, logical_id)
     if record is None:
         raise NotFound()
+    if not record.deleted:
+        scope.shown([record])
     return home_of(resource_type).versions(scope, record)
 
 

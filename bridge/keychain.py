@@ -202,7 +202,7 @@ class Keychain:
             self._rings[credential.id] = (signature, ring)
         return ring
 
-    def _creation_lock(self, name: str) -> AbstractContextManager[None]:
+    def _creation_lock(self, name: str) -> AbstractContextManager[object]:
         return self._state.lock("exchange data", name)
 
     def _touch(self, mine: dict[str, list[Entry]]) -> None:

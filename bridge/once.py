@@ -10,14 +10,17 @@ and nobody heard the answer; after an answer the same body is a new request.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
-from bridge.errors import BusinessRule, Conflict, Issue, UpstreamFailed
+from bridge.errors import BridgeError, BusinessRule, Conflict, Issue, UpstreamFailed
 from bridge.homes import home_of
 from bridge.interactions import Answer
 from bridge.journal import ANSWERED, APPLIED, OPEN, Entry, Journal, late_seconds, settle
 from bridge.scope import Running, Scope
+from bridge.state import Hold
 from mappings.values import Json
 
 WAIT_SECONDS = 30.0
@@ -29,6 +32,7 @@ KEPT_SECONDS = 24 * 3600
 
 Answers = dict[int, Answer]
 """What the parts of a request came to, by their place in it."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +57,77 @@ class Request:
         return None if self.key is None else replace(self, key=f"{self.key}\0{at}")
 
 
-def once(scope: Scope, request: Request | None, do: Callable[[Scope], Answers]) -> Answers:
-    """Returns what a request came to, now or when it was sent before; then the answers hold no resources.
+def once(
+    scope: Scope,
+    request: Request | None,
+    do: Callable[[Scope], Answers],
+    then: Callable[[Answers], T] = lambda answers: answers,  # type: ignore[assignment,return-value]
+) -> T:
+    """Returns what `then` makes of what a request came to, now or when it was sent before: without resources then.
+
+    Only after `then` it counts as done, so what that takes time for or fails in leaves nothing that nobody was told.
 
     Raises `BusinessRule` for a key that stands for another request, `Conflict` while the same request is running, or
     when an earlier run of it could be neither finished nor undone.
     """
     if request is None:
-        return do(scope)
-    journal = Journal(scope.state)
-    known_by = f"body\0{request.digest}" if request.key is None else f"key\0{request.key}"
-    name = f"{scope.caller.user_id}\0{known_by}"
+        return then(do(scope))
+    journal, name = Journal(scope.state), _name(scope, request)
     before = journal.read(name)
     _check_same(request, before)
-    hold = journal.hold(name, WAIT_SECONDS)
-    if hold is None:
-        raise Conflict("The same request is still running.", headers={"Retry-After": "5"})
-    try:
+    with _alone(journal, name) as hold:
         entry = journal.read(name)
         _check_same(request, entry)
         if entry is not None and entry.phase == OPEN:
             _undo(scope, journal, entry)
         elif entry is not None and _tells(request, before, entry):
-            _close(journal, request, entry)
-            return {int(at): _told(answer) for at, answer in entry.answers.items()}
+            whole = then({int(at): _told(answer) for at, answer in entry.answers.items()})
+            _close(journal, request, entry, hold)
+            return whole
         running = Running(name, request.digest, hold)
         answers = do(replace(scope, running=running))
+        whole = then(answers)
         if running.wrote or request.key is not None:
             entry = Entry.begun_by(scope, name, request.digest)
             entry.answers = {str(at): _kept(answer) for at, answer in answers.items()}
-            _close(journal, request, entry)
-        return answers
+            _close(journal, request, entry, hold)
+        return whole
+
+
+def apart(scope: Scope, request: Request | None, do: Callable[[], tuple[T, bool]]) -> T:
+    """Returns what a request came to that is done part by part, and whose key stands for it alone.
+
+    `do` also says whether anything was done; a key under which nothing was is free again.
+
+    Raises `BusinessRule` for a key that stands for another request.
+    """
+    if request is None or request.key is None:
+        return do()[0]
+    journal, name = Journal(scope.state), _name(scope, request)
+    with _alone(journal, name):
+        _check_same(request, journal.read(name))
+        entry = Entry.begun_by(scope, name, request.digest)
+        entry.phase, entry.answers = ANSWERED, {}
+        journal.keep(entry, KEPT_SECONDS)
+    came_to, done = do()
+    if not done:
+        journal.drop(entry)
+    return came_to
+
+
+def _name(scope: Scope, request: Request) -> str:
+    known_by = f"body\0{request.digest}" if request.key is None else f"key\0{request.key}"
+    return f"{scope.caller.user_id}\0{known_by}"
+
+
+@contextmanager
+def _alone(journal: Journal, name: str) -> Iterator[Hold]:
+    """Holds a name. Raises `Conflict` while another does for too long."""
+    hold = journal.hold(name, WAIT_SECONDS)
+    if hold is None:
+        raise Conflict("The same request is still running.", headers={"Retry-After": "5"})
+    try:
+        yield hold
     finally:
         hold.release()
 
@@ -109,8 +153,9 @@ def _undo(scope: Scope, journal: Journal, entry: Entry) -> None:
         raise kind(issues=[Issue("incomplete", text, path) for path in paths])
 
 
-def _close(journal: Journal, request: Request, entry: Entry) -> None:
-    """Keeps the answer, just before it is given."""
+def _close(journal: Journal, request: Request, entry: Entry, hold: Hold) -> None:
+    """Keeps the answer, just before it is given. Raises `StateUnavailable` when others may have undone it."""
+    hold.check()
     heard = request.heard()
     entry.phase = ANSWERED if heard else APPLIED
     journal.keep(entry, KEPT_SECONDS if request.key is not None or not heard else REPEAT_SECONDS)
@@ -130,11 +175,17 @@ def _told(kept: Json) -> Answer:
 
 
 def shown(scope: Scope, answer: Answer) -> Answer:
-    """Returns the answer with its resource, read again where it was answered before and nobody changed it since."""
+    """Returns the answer with its resource, read again where it was answered before and nobody changed it since.
+
+    What was done stays told so where the resource cannot be read now.
+    """
     if answer.resource is not None or answer.location is None or answer.status == 204:
         return answer
     resource_type, _, logical_id = answer.location.partition("/")
-    record = home_of(resource_type).read(scope, resource_type, logical_id)
+    try:
+        record = home_of(resource_type).read(scope, resource_type, logical_id)
+    except BridgeError:
+        return answer
     if record is None or record.deleted or record.version != answer.version:
         return answer
     return replace(answer, resource=record.resource)

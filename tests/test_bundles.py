@@ -304,3 +304,42 @@ def test_the_answer_holds_the_resources_when_the_caller_prefers(esmith: Caller) 
     assert shown["response"]["location"].endswith(
         f"{FHIR}/{url(shown['resource'])}/_history/{shown['resource']['meta']['versionId']}"
     )
+
+
+SAID = ("identifier=mark|one", "identifier=mark%7Cone", "?_format=json&identifier=mark|one")
+
+
+@pytest.mark.parametrize("otherwise", SAID[1:])
+def test_one_condition_written_in_two_ways_creates_once(esmith: Caller, otherwise: str) -> None:
+    one = patient("One", identifier=[{"system": "mark", "value": "one"}])
+    answer = esmith.post(
+        "", bundle(*(entry("POST", "Patient", one, ifNoneExist=said) for said in (SAID[0], otherwise)))
+    )
+    assert statuses(answer) == [201, 200]
+    assert len({e["response"]["location"] for e in answer.json["entry"]}) == 1
+    assert len(esmith.found(f"Patient?{SAID[0]}")) == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [("PUT", f"Patient?{SAID[0]}", {}), ("POST", "Patient", {"ifNoneExist": SAID[0]})],
+    ids=["updated", "created"],
+)
+@pytest.mark.parametrize("said", SAID[:2])
+def test_what_two_entries_would_create_under_one_condition_is_refused(
+    esmith: Caller, first: tuple[str, str, dict[str, str]], said: str
+) -> None:
+    one = patient("One", identifier=[{"system": "mark", "value": "one"}])
+    method, url, request = first
+    answer = esmith.post("", bundle(entry(method, url, one, **request), entry("PUT", f"Patient?{said}", one)))
+    assert_outcome(answer, 400, "invalid", "Bundle.entry[1]")
+    assert esmith.found(f"Patient?{SAID[0]}") == []
+
+
+def test_what_two_entries_would_create_under_one_id_is_refused(esmith: Caller) -> None:
+    one = patient("One", id="one", identifier=[{"system": "mark", "value": "one"}])
+    answer = esmith.post(
+        "", bundle(entry("PUT", "Patient/one", one), entry("PUT", f"Patient?{SAID[0]}", one))
+    )
+    assert_outcome(answer, 400, "invalid", "Bundle.entry[1]")
+    assert esmith.found(f"Patient?{SAID[0]}") == []

@@ -19,7 +19,7 @@ from bridge import journal
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
 from bridge.journal import Journal, applying
-from tests.helpers import READING, Caller, basic, stored
+from tests.helpers import READING, Caller, basic, count_calls, stored
 
 Resource = dict[str, Any]
 forked = multiprocessing.get_context("fork")
@@ -194,6 +194,21 @@ def test_any_worker_undoes_it_without_the_caller(world: World) -> None:
         assert world.standing() == NOTHING
 
 
+def test_the_caller_undoes_it_although_its_token_was_not_taken(world: World) -> None:
+    assert world.dies(2, "after")
+    other = create_app(world.config)
+    bridge = other.extensions["bridge"]
+    (entry,) = world.journal.open_entries()
+    entry.refresh = "ended"
+    world.journal.keep(entry)
+    for _ in range(2):
+        journal.sweep(bridge)
+    assert len(world.journal.open_names()) == 1
+    assert world.caller.get("Patient?identifier=mark|none").status_code == 200
+    assert world.standing() == NOTHING
+    assert world.journal.open_names() == []
+
+
 def test_a_worker_that_lives_is_never_touched(world: World) -> None:
     inner, outer = forked.Event(), forked.Event()
 
@@ -204,7 +219,10 @@ def test_a_worker_that_lives_is_never_touched(world: World) -> None:
 
     process = world.process(met)
     assert inner.wait(30)
-    journal.sweep(world.app.extensions["bridge"])
+    other = create_app(world.config)
+    calls = count_calls(other)
+    journal.sweep(other.extensions["bridge"])
+    assert calls.told() == []
     assert world.caller.get("Patient?identifier=mark|none").status_code == 200
     assert len(world.journal.open_names()) == 1
     assert world.standing()[0] > 0

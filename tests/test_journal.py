@@ -438,6 +438,43 @@ def test_what_someone_else_wrote_meanwhile_is_left_and_named(world: World) -> No
     assert len(named(response)) == 1
 
 
+def test_a_lock_that_was_lost_in_the_last_call_is_no_success(world: World) -> None:
+    """Somebody else may have undone it meanwhile, so it is undone."""
+
+    def stolen(send: Send, request: Any, options: Any) -> Any:
+        for lock in (world.data_dir / "locks").iterdir():
+            lock.unlink()
+        return send(request, **options)
+
+    response = world.posted(at_second("PUT contact", world, stolen, nothing_more))
+    assert (response.status_code, len(world.journal.open_names())) == (503, 1)
+    assert world.caller.get("Patient?identifier=mark|none").status_code == 200
+    assert (world.written(), world.journal.open_names()) == (NOTHING, [])
+
+
+def test_a_key_that_a_healthcare_party_got_meanwhile_stays(world: World) -> None:
+    """Nothing of it is encrypted, and who adds a key leaves the time of its change."""
+    own, key = world.caller.account["dataOwnerId"], "ab" * 20
+    members = "publicKeysForOaepWithSha256"
+    practitioner = world.caller.get(f"Practitioner/{own}").json | {"active": True}
+    change = {"resource": practitioner, "request": {"method": "PUT", "url": f"Practitioner/{own}"}}
+    added: list[int] = []
+
+    def key_added(send: Send, request: Any, options: Any) -> Any:
+        party = orjson.loads(send(request, **options).content)
+        again = request.copy()
+        again.prepare_body(orjson.dumps({**party, members: [*party[members], key]}), None)
+        added.append(send(again, **options).status_code)
+        return answered(500)(send, request, options)
+
+    world.upstream.faults = lambda at, call: key_added if call == "PUT hcparty" and not added else None
+    response = world.caller.post("", {"resourceType": "Bundle", "type": "transaction", "entry": [change]})
+    world.upstream.faults = lambda at, call: None
+    assert (added, named(response)) == ([200], {0})
+    party = orjson.loads(stored(world.data_dir)["HealthcareParty", own][1])
+    assert key in party[members]
+
+
 SINGLE = {
     "Patient": {"resourceType": "Patient", "identifier": [{"system": "single", "value": "1"}]},
     "Observation": {"resourceType": "Observation", "status": "final", "code": {"text": "Hb"}},

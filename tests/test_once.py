@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 import redis
+import requests
+from requests.adapters import BaseAdapter
 
 from bridge import once, wire
 from bridge.app import EMBEDDED_URL, create_app
@@ -150,6 +153,100 @@ def test_the_same_bundle_after_its_answer_is_a_new_one(esmith: Caller) -> None:
     sent = bundle(patient("a"), observation("a"))
     assert places(esmith.post("", sent)) != places(esmith.post("", sent))
     assert copies(esmith, "a") == 4
+
+
+@pytest.mark.parametrize("other", ["batch", "create"])
+def test_the_key_of_a_batch_stands_for_no_other_request(esmith: Caller, other: str) -> None:
+    """Neither its entries nor those that it has more than the first are done."""
+    assert esmith.post("", bundle(patient("a"), kind="batch"), Idempotency_Key="k1").status_code == 200
+    sent = bundle(patient("b"), patient("c"), kind="batch") if other == "batch" else patient("b")
+    path = "" if other == "batch" else "Patient"
+    assert_outcome(esmith.post(path, sent, Idempotency_Key="k1"), 422, "business-rule")
+    assert (copies(esmith, "b"), copies(esmith, "c")) == (0, 0)
+
+
+def test_a_batch_of_which_nothing_was_done_leaves_its_key_free(esmith: Caller) -> None:
+    wrong = bundle({**patient("a"), "gender": "zanzibar"}, kind="batch")
+    answer = esmith.post("", wrong, Idempotency_Key="k1")
+    assert answer.json["entry"][0]["response"]["status"].startswith("400")
+    answer = esmith.post("", bundle(patient("a"), kind="batch"), Idempotency_Key="k1")
+    assert answer.json["entry"][0]["response"]["status"].startswith("201")
+
+
+class Failing(BaseAdapter):
+    """An upstream that is not reached by some calls, once it was told so."""
+
+    def __init__(self, app: Any, calls: str) -> None:
+        super().__init__()
+        self.session = app.extensions["bridge"].upstream.session
+        self.inner, self.calls, self.fails = self.session.get_adapter(EMBEDDED_URL), calls, False
+        app.extensions["bridge"].upstream._pause_seconds = 0.001
+        self.session.mount(EMBEDDED_URL, self)
+
+    def send(self, request: Any, **options: Any) -> Any:
+        path = request.path_url.partition("?")[0].removeprefix("/rest/v2/")
+        if self.fails and re.match(self.calls, f"{request.method} {path}"):
+            raise requests.ConnectionError
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def hung_up(caller: Caller) -> socket.socket:
+    """Has the caller hang up after each of its requests; returns its side of the connection."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    caller.http.environ_base["gunicorn.socket"] = ours
+    return ours
+
+
+@pytest.mark.parametrize("kind", ["transaction", "create"])
+def test_what_cannot_be_read_again_is_still_told_as_done(esmith: Caller, kind: str) -> None:
+    sent, path = (bundle(patient("a")), "") if kind == "transaction" else (patient("a"), "Patient")
+    asked = {"Prefer": "return=representation"} | ({"Idempotency_Key": "k1"} if kind == "create" else {})
+    with hung_up(esmith):
+        first = esmith.post(path, sent, **asked)
+    esmith.http.environ_base.pop("gunicorn.socket")
+    upstream = Failing(esmith.app, "GET patient/")
+    upstream.fails = True
+    again = esmith.post(path, sent, **asked)
+    upstream.fails = False
+    assert (again.status_code, again.headers.get("Location")) == (
+        first.status_code,
+        first.headers.get("Location"),
+    )
+    assert copies(esmith, "a") == 1
+
+
+class Died(BaseException):
+    """What a worker dies of."""
+
+
+def test_a_transaction_counts_as_answered_only_after_its_reads(esmith: Caller) -> None:
+    """The worker dies in a search that follows the writes: the resend does not make a second copy."""
+    sent = bundle(patient("a"), observation("a"))
+    sent["entry"].append({"request": {"method": "GET", "url": "Patient?identifier=mark|a"}})
+    upstream = Failing(esmith.app, "POST patient/match")
+    inner = upstream.inner.send
+
+    def send(request: Any, **options: Any) -> Any:
+        if "patient/match" in request.path_url and copies_stored():
+            raise Died
+        return inner(request, **options)
+
+    def copies_stored() -> int:
+        return sum(kind == "Contact" for kind, _ in stored(esmith.app.extensions["bridge"].config.data_dir))
+
+    contacts = copies_stored()
+    assert contacts == 0
+    upstream.inner.send = send
+    with pytest.raises(Died):
+        esmith.post("", sent)
+    upstream.inner.send = inner
+    assert copies_stored() > 0
+    assert esmith.post("", sent).status_code == 200
+    assert copies(esmith, "a") == 2
 
 
 def together(count: int, do: Callable[[int], Any]) -> list[Any]:

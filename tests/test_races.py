@@ -41,7 +41,7 @@ CONDITIONAL: dict[str, tuple[str, str, Any, dict[str, str]]] = {
         {"If_None_Exist": "Patient?identifier=mark%7Cone"},
     ),
     "conditional update": ("PUT", "Patient?identifier=mark|one", PATIENT, {}),
-    "entry of a transaction": ("POST", "", bundle("transaction", **IF_NONE), {}),
+    "entry of a transaction": ("POST", "", bundle("transaction", **IF_NONE), {"Idempotency_Key": "k{}"}),
     "entry of a batch": ("POST", "", bundle("batch", **IF_NONE), {}),
     "one key": ("POST", "Patient", PATIENT, {"Idempotency_Key": "k"}),
     "one key of a transaction": ("POST", "", bundle("transaction"), {"Idempotency_Key": "k"}),
@@ -50,10 +50,13 @@ CONDITIONAL: dict[str, tuple[str, str, Any, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(("method", "path", "body", "headers"), CONDITIONAL.values(), ids=CONDITIONAL)
-def test_of_several_workers_stopped_before_their_write_one_writes(
-    esmith: Caller, config: Config, method: str, path: str, body: Any, headers: dict[str, str]
-) -> None:
+def answers_at_once(
+    config: Config, account: dict[str, str], method: str, path: str, body: Any, headers: dict[str, str]
+) -> list[tuple[int, Any]]:
+    """Returns what several workers answer who stand together before their first write: status and body.
+
+    `{}` in a header is another for each.
+    """
     gate, told = forked.Barrier(WORKERS), forked.Queue()
 
     def stop(at: int, when: str) -> None:
@@ -63,17 +66,54 @@ def test_of_several_workers_stopped_before_their_write_one_writes(
             except BrokenBarrierError:
                 return
 
-    def work() -> None:
+    def work(at: int) -> None:
         app = create_app(config)
         Watched(app, stop)
-        answer = Caller(app, esmith.account).send(method, path, body, **headers)
-        told.put((answer.status_code, answer.text))
+        answer = Caller(app, account).send(
+            method, path, body, **{name: value.format(at) for name, value in headers.items()}
+        )
+        told.put((answer.status_code, answer.json))
 
-    processes = [forked.Process(target=work) for _ in range(WORKERS)]
+    processes = [forked.Process(target=work, args=[at]) for at in range(WORKERS)]
     for process in processes:
         process.start()
     answers = [told.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(60)
+    return answers
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers"), CONDITIONAL.values(), ids=CONDITIONAL)
+def test_of_several_workers_stopped_before_their_write_one_writes(
+    esmith: Caller, config: Config, method: str, path: str, body: Any, headers: dict[str, str]
+) -> None:
+    answers = answers_at_once(config, esmith.account, method, path, body, headers)
     assert {status for status, _ in answers} <= {200, 201}, answers
     assert len(esmith.found("Patient?identifier=mark|one")) == 1
+
+
+OBSERVATION = {
+    "resourceType": "Observation",
+    "id": "one",
+    "status": "final",
+    "code": {"coding": [{"system": "mark", "code": "one"}]},
+}
+UNLESS_THERE = {
+    "resource": OBSERVATION,
+    "request": {"method": "PUT", "url": "Observation/one", "ifNoneMatch": "*"},
+}
+BATCH = {"resourceType": "Bundle", "type": "batch", "entry": [UNLESS_THERE]}
+ABSENT: dict[str, tuple[str, str, Any, dict[str, str]]] = {
+    "update": ("PUT", "Observation/one", OBSERVATION, {"If_None_Match": "*"}),
+    "entry of a transaction": ("POST", "", {**BATCH, "type": "transaction"}, {"Idempotency_Key": "k{}"}),
+    "entry of a batch": ("POST", "", BATCH, {}),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers"), ABSENT.values(), ids=ABSENT)
+def test_of_several_workers_who_must_find_nothing_under_an_id_one_creates(
+    esmith: Caller, config: Config, method: str, path: str, body: Any, headers: dict[str, str]
+) -> None:
+    answers = answers_at_once(config, esmith.account, method, path, body, headers)
+    assert {status for status, _ in answers} <= {200, 201, 412}, answers
+    assert len(esmith.get("Observation/one/_history").json["entry"]) == 1

@@ -57,6 +57,7 @@ def _entry(scope: Scope, writes: Sequence[Write]) -> Iterator[tuple[Entry, Hold 
         try:
             journal.keep(entry)
             yield entry, hold
+            hold.check()
             journal.drop(entry)
         finally:
             hold.release()

@@ -75,6 +75,8 @@ class Entry:
     """The upstream token by which any worker can undo it; kept only while it is open."""
     due: float = 0
     """Before that (epoch seconds) nobody looks at it again."""
+    token_due: float = 0
+    """Before that (epoch seconds) nobody tries the token again, which was not taken."""
     tries: int = 0
     """How often undoing it was tried in vain."""
     overtaken: bool = False
@@ -93,6 +95,12 @@ class Entry:
     def waits_no_longer(self) -> bool:
         """Whether it is time to undo it, when it is an orphan."""
         return not self.overtaken and self.due <= time.time()
+
+    @property
+    def by_anybody(self) -> bool:
+        """Whether it is time to undo it without its caller."""
+        can = self.refresh is not None and not self.anonymous
+        return can and self.waits_no_longer and self.token_due <= time.time()
 
     @property
     def paths(self) -> list[str]:

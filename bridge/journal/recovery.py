@@ -92,15 +92,22 @@ def recovered(scope: Scope) -> None:
 def sweep(bridge: Bridge) -> None:
     """Undoes what is due of all callers whose upstream token is in the entry."""
     journal = Journal(bridge.state)
-    for entry in journal.open_entries():
-        if entry.refresh is not None and not entry.anonymous and entry.waits_no_longer:
-            try:
-                recover(journal, _client(bridge, entry), entry.name, bridge.config)
-            except BridgeError:
-                with _orphan(journal, entry.name) as orphan:
-                    if orphan is not None:
-                        _put_off(orphan)
-                        journal.keep(orphan)
+    for listed in journal.open_entries():
+        if listed.by_anybody:
+            with _orphan(journal, listed.name) as entry:
+                if entry is not None and entry.by_anybody:
+                    _sweep(bridge, journal, entry)
+
+
+def _sweep(bridge: Bridge, journal: Journal, entry: Entry) -> None:
+    """Undoes an orphan by its token. One that is refused is put off, but not for its caller, who needs none."""
+    try:
+        client = _client(bridge, entry)
+    except BridgeError:
+        entry.token_due = time.time() + LONGEST_PAUSE_SECONDS
+        journal.keep(entry)
+        return
+    settle(journal, client, entry, late_seconds(bridge.config))
 
 
 def resolve(bridge: Bridge, name: str) -> list[Left]:

@@ -72,11 +72,26 @@ def _stands(step: Step, now: Entity, *, refused: bool) -> bool:
         return deleted and not refused
     if step.method == "create" and deleted:
         return False
-    if mark(now) == step.mark:
+    if mark(now) == step.mark and _wrote_last(step, now):
         return True
     if refused:
         return False
     raise Conflict()
+
+
+def _wrote_last(step: Step, now: Entity) -> bool:
+    """Whether nobody wrote since. Of what is all in clear no IV tells, but how often it was written.
+
+    https://docs.couchdb.org/en/stable/replication/conflicts.html
+    """
+    if any(now.get(member) for member in ACCESS):
+        return True
+    before = 0 if step.previous is None else _generation(step.previous)
+    return _generation(now) == before + 1
+
+
+def _generation(entity: Entity) -> int:
+    return int(str(entity["rev"]).partition("-")[0])
 
 
 def _take_back(client: Client, step: Step, now: Entity) -> None:

@@ -117,8 +117,8 @@ def create(resource_type: str) -> Response:
             return {0: interactions.create(scope, one)}
         return {0: interactions.create_unless(scope, one, condition)}
 
-    answers = once(asked, known, create) if known.key is not None else create(asked)
-    return write(shown(asked, answers[0]))
+    request_once = known if known.key is not None else None
+    return write(once(asked, request_once, create, lambda answers: shown(asked, answers[0])))
 
 
 @bp.get("/Patient/<logical_id>/$everything")

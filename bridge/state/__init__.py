@@ -76,13 +76,13 @@ class State:
         return held
 
     @contextmanager
-    def lock(self, kind: str, name: str) -> Iterator[None]:
-        """Holds a lock that one worker at a time has. Raises `StateUnavailable` after 30 seconds of waiting."""
+    def lock(self, kind: str, name: str) -> Iterator[Hold]:
+        """Yields a hold that one worker at a time has. Raises `StateUnavailable` after 30 seconds of waiting."""
         held = self.hold(kind, name, LOCK_SECONDS)
         if held is None:
             raise StateUnavailable("Another worker holds this lock for too long.")
         try:
-            yield
+            yield held
         finally:
             held.release()
 
