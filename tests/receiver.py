@@ -15,16 +15,20 @@ class Receiver:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.times: list[float] = []
+        """When, for each."""
         self.answers: list[int] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 if status < 300:
+                    receiver.times.append(time.time())
                     receiver.told.append((self.command, self.path, dict(self.headers), body))
                 self.send_response(status)
                 if status in (301, 307):
@@ -38,8 +42,7 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 """Writes nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/on-result"
 
     def paths(self) -> list[str]:
@@ -51,6 +54,13 @@ class Receiver:
         while missing := paths - set(self.paths()):
             assert time.monotonic() < deadline, f"{len(missing)} of {len(paths)} were not told"
             time.sleep(0.02)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Says nothing of a client that was killed."""
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def _lines(text: str) -> str:
 @pytest.fixture
 def here(data_dir: Path) -> Iterator[dict[str, str]]:
     """What stands in the pages for a server on port 8080 with ./data, and what it is in this test."""
-    with serving(data_dir) as server:
+    with serving(data_dir, BRIDGE_HOOK_HOSTS="127.0.0.1") as server:
         command = shlex.join([sys.executable, "-m", "bridge.cli", "demo", "--data-dir", str(data_dir)])
         yield {
             "http://127.0.0.1:8080": server.url,

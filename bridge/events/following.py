@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from urllib.parse import parse_qsl
 
 from bridge import search, wire
@@ -34,6 +36,8 @@ MOST_CHANGES = 50
 """Looked at in one round."""
 MOST_ROUNDS, MOST_ROUNDS_OF_ONE = 16, 4
 """At once, in all and of one owner: an endpoint that is slow costs others nothing."""
+AT_ONCE = 8
+"""Notifications that a round sends at the same time: they are about different resources, so any may come first."""
 MOST_FAILURES = 20
 LONGEST_PAUSE_SECONDS = 600.0
 WAIT_SECONDS = 5.0
@@ -43,6 +47,10 @@ KEEP_SECONDS = 5.0
 NO_KEY = "The owner's key is not loaded, or ended: notifications wait until it is uploaded again."
 MARGIN_MS = 120_000
 """How far clocks may differ where time tells what changed."""
+
+
+Wanted = tuple[str, Record | None]
+"""The id of a resource to tell of, and the resource where it was opened."""
 
 
 @dataclass(slots=True)
@@ -191,18 +199,17 @@ class Following:
 
     def _tell(self, one: Followed, kept: Kept) -> None:
         news = self._news(one, kept)
-        at = None
         told = 0
-        try:
-            for entity_id, record in self._wanted(kept, list(news.ids)):
-                at = news.ids[entity_id]
-                if kept.channel["type"] == "rest-hook":
-                    self._send(kept, entity_id, record)
-                told += 1
-        except BridgeError:
-            if at is not None:
-                self._keep(one, replace(one.position, number=at - 1), told)
-            raise
+        for some in _batched(self._wanted(kept, list(news.ids)), AT_ONCE):
+            if kept.channel["type"] == "rest-hook":
+                refused = self._send_all(kept, some)
+                if refused is not None:
+                    entity_id, error = refused
+                    number = news.ids[entity_id]
+                    if number is not None:
+                        self._keep(one, replace(one.position, number=number - 1), told)
+                    raise error
+            told += len(some)
         if told and kept.channel["type"] == "websocket":
             self.subscriptions.ping(kept.id, told)
         well = kept.resource["status"] == "active" and not kept.failures
@@ -226,7 +233,7 @@ class Following:
                 numbers[change.id] = change.number
         return News(numbers, Position(run, found[1], now))
 
-    def _wanted(self, kept: Kept, ids: Sequence[str]) -> Iterator[tuple[str, Record | None]]:
+    def _wanted(self, kept: Kept, ids: Sequence[str]) -> Iterator[Wanted]:
         """Yields those that meet the criteria; opened only where content is looked at."""
         if not ids:
             return
@@ -239,6 +246,21 @@ class Following:
         query, _ = search.parse(resource_type, parse_qsl(asked, keep_blank_values=True), strict=True)
         for record in search.among(scope, query, ids):
             yield record.id, record
+
+    def _send_all(self, kept: Kept, some: Sequence[Wanted]) -> tuple[str, BridgeError] | None:
+        """Sends several notifications at the same time; returns the first that was not taken, and why."""
+
+        def send(one: Wanted) -> tuple[str, BridgeError] | None:
+            try:
+                self._send(kept, *one)
+            except BridgeError as e:
+                return one[0], e
+            return None
+
+        if len(some) == 1:
+            return send(some[0])
+        with ThreadPoolExecutor(len(some)) as pool:
+            return next(filter(None, pool.map(send, some)), None)
 
     def _send(self, kept: Kept, entity_id: str, record: Record | None) -> None:
         channel = kept.channel
@@ -288,6 +310,11 @@ class Following:
                 kept.say("error", why)
 
         self.subscriptions.change(one.id, change)
+
+
+def _batched(wanted: Iterator[Wanted], size: int) -> Iterator[list[Wanted]]:
+    while some := list(islice(wanted, size)):
+        yield some
 
 
 def credential_of(bridge: Bridge, kept: Kept) -> Credential:

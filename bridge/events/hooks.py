@@ -179,10 +179,10 @@ class Hooks:
                 timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
                 pool = (
                     urllib3.HTTPSConnectionPool(
-                        address, port, timeout=timeout, maxsize=4, assert_hostname=host, server_hostname=host
+                        address, port, timeout=timeout, maxsize=8, assert_hostname=host, server_hostname=host
                     )
                     if url.scheme == "https"
-                    else urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=4)
+                    else urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=8)
                 )
                 self._pools[key] = pool
         return pool
