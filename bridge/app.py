@@ -11,6 +11,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from bridge import errors, logs
+from bridge.accesslog import AccessLog
 from bridge.auth import Authenticator
 from bridge.config import Config
 from bridge.crypto import primitives
@@ -45,6 +46,7 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
     secret = deployment_secret(config.data_dir, config.secret_file)
     state = State(_backend(config), secret)
     throttle = Throttle(state, config.trusts)
+    manifests = load_manifests(config.encrypted_fields_file)
     upstream = _upstream(app, config, throttle)
     app.extensions["bridge"] = Bridge(
         config=config,
@@ -53,7 +55,8 @@ def create_app(config: Config, *, websockets: int = 4) -> Flask:
         throttle=throttle,
         authenticator=Authenticator(upstream, throttle),
         keychain=Keychain(state, secret, config),
-        manifests=load_manifests(config.encrypted_fields_file),
+        manifests=manifests,
+        access_log=AccessLog(manifests) if config.access_log else None,
         mail=Mail(config.smtp_server, config.smtp_sender) if config.smtp_server else None,
     )
     for blueprint in (fhir.bp, subscriptions.bp, sharing.bp, invitation.bp, keychain.bp, users.bp, health.bp):

@@ -104,6 +104,12 @@ def _lenient_or_strict(text: str) -> str:
     return text
 
 
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return text == "on"
+
+
 def _file(text: str) -> Path:
     path = Path(text)
     if not path.is_file() or not os.access(path, os.R_OK):
@@ -270,6 +276,9 @@ class Config:
         "BRIDGE_VALIDATION", "lenient", _lenient_or_strict, "strict: nothing beyond R4 is accepted"
     )
 
+    access_log: bool = _setting(
+        "BRIDGE_ACCESS_LOG", False, _on_or_off, "on: iCure learns who was shown which patient"
+    )
     smtp_server: SmtpServer | None = _setting(
         "BRIDGE_SMTP_URL", None, _smtp_server, "mail server for invitations", is_secret=True
     )

@@ -191,6 +191,7 @@ def _told(scope: Scope, place: _Place, records: Sequence[Record]) -> Resource:
 def _searchset(
     scope: Scope, links: list[Resource], records: Sequence[Record], along: Sequence[Record] = ()
 ) -> Resource:
+    scope.shown([*records, *along])
     entries = [
         {"fullUrl": f"{scope.base}/{record.location}", "resource": record.resource, "search": {"mode": mode}}
         for mode, some in (("match", records), ("include", along))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from cachetools import TTLCache
 
+from bridge.accesslog import AccessLog
 from bridge.auth import Authenticator, Caller, Credential
 from bridge.config import Config
-from bridge.crypto.keyring import Keyring
+from bridge.crypto.keyring import Keyring, Opened
 from bridge.crypto.manifest import Manifests
 from bridge.errors import Issue
 from bridge.keychain import Keychain
@@ -55,6 +56,22 @@ class Running:
     """Whether it has an entry in the journal."""
 
 
+class Patient(Protocol):
+    """What the access log has to know of a record."""
+
+    @property
+    def resource_type(self) -> str:
+        """Its FHIR type."""
+
+    @property
+    def id(self) -> str:
+        """Its id on the server."""
+
+    @property
+    def opened(self) -> Opened:
+        """What its envelope holds."""
+
+
 @dataclass(slots=True)
 class Scope:
     """One caller's request, from the first line to the last."""
@@ -70,6 +87,8 @@ class Scope:
     """Which HealthcareParty ids exist."""
     open_entries: Memory[tuple[str, str]]
     """Whose the open entries of the journal are, and their names, by hidden name."""
+    access_log: AccessLog | None = None
+    """None where nobody wants to know who was shown what."""
     running: Running | None = None
     """Under which name the request writes; None when it is not known again."""
     warnings: list[Issue] = field(default_factory=list)
@@ -89,6 +108,13 @@ class Scope:
             o for o in (self.caller.data_owner_id, *self.caller.ancestors) if o in self.keyring.owners
         )
 
+    def shown(self, records: Iterable[Patient]) -> None:
+        """Has the access log note which patients the caller is shown."""
+        if self.access_log is not None:
+            for one in records:
+                if one.resource_type == "Patient":
+                    self.access_log.note(self.caller, self.keyring, one.id, one.opened.secret_ids)
+
     def context(self, known: Callable[[str], bool] = lambda reference: True) -> Context:
         """Returns what the mappings have to know; `known` says which relative references iCure holds."""
         return Context(now=self.now, zone=self.config.timezone, known=known, caller=self.caller.data_owner_id)
@@ -107,6 +133,7 @@ class Bridge:
     manifests: Manifests
     mail: Mail | None = None
     """None where no mail server is set."""
+    access_log: AccessLog | None = None
     known_parties: Memory[bool] = field(default_factory=lambda: Memory(100_000))
     open_entries: Memory[tuple[str, str]] = field(default_factory=lambda: Memory(10_000))
 
@@ -130,4 +157,5 @@ class Bridge:
             base=base,
             known_parties=self.known_parties,
             open_entries=self.open_entries,
+            access_log=self.access_log,
         )

@@ -28,6 +28,8 @@ DEFAULT_THREADS = 8
 KEEP_ALIVE_SECONDS = 30
 GRACE_SECONDS = 30
 SWEEP_SECONDS = 5.0
+ACCESS_LOG_SECONDS = 10.0
+"""How long a worker that ends writes what is left of its access log."""
 LONGEST_REQUEST_LINE = 8190
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
@@ -115,6 +117,7 @@ def _numbers(args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _begin(extensions: dict[str, Any]) -> None:
     """Begins what a worker does beside answering."""
     _sweep_now_and_then(extensions["bridge"])
+    _write_access_log(extensions["bridge"])
     extensions["following"].start()
 
 
@@ -130,6 +133,32 @@ def _sweep_now_and_then(bridge: Bridge) -> None:
                 logs.unexpected(e)
 
     threading.Thread(target=run, name="journal", daemon=True).start()
+
+
+def _write_access_log(bridge: Bridge) -> None:
+    """Starts a thread that writes who was shown what; it ends with the process."""
+    log = bridge.access_log
+    if log is None:
+        return
+
+    def run() -> None:
+        while not log.stopped:
+            try:
+                for problem in log.run():
+                    logs.line("access log", problem=problem, waiting=log.waiting, lost=log.lost())
+            except Exception as e:  # noqa: BLE001  the thread goes on
+                logs.unexpected(e)
+
+    threading.Thread(target=run, name="access log", daemon=True).start()
+
+
+def _finish_access_log(application: Any) -> None:
+    """Writes what is left when a worker ends, and tells what was lost; one that never began has none."""
+    log = application.extensions["bridge"].access_log if application is not None else None
+    if log is not None:
+        log.stop(ACCESS_LOG_SECONDS)
+        if lost := log.lost():
+            logs.line("access log", problem=None, waiting=0, lost=lost)
 
 
 def _spare_the_collector() -> None:
@@ -162,6 +191,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "when_ready": lambda server: ready(),
             "post_worker_init": lambda worker: _begin(worker.wsgi.extensions),
+            "worker_exit": lambda server, worker: _finish_access_log(getattr(worker, "wsgi", None)),
             "limit_request_line": LONGEST_REQUEST_LINE,
             "forwarded_allow_ips": "",  # what a proxy says is read in one place: routes.answers.base_url
             "control_socket_disable": True,

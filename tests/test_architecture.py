@@ -19,7 +19,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("state", "importing"),
     ("throttle",),
     ("auth",),
-    ("keychain", "jobs"),
+    ("keychain", "jobs", "accesslog"),
     ("scope",),
     ("homes", "patch"),
     ("references",),
@@ -51,6 +51,7 @@ NARROW: dict[str, set[str]] = {
     "jobs": {"state", "errors"},
     "patch": {"wire", "errors"},
     "journal": {"plan", "scope", "state", "upstream", "config", "errors"},
+    "accesslog": {"auth", "crypto", "upstream", "errors"},
     "logs": {"search", "errors"},
     "users": {"homes", "upstream", "errors"},
 }

@@ -29,6 +29,8 @@ DEFAULTS = {
     "BRIDGE_IDENTIFIER_SYSTEM": "https://dxm.icure.dev",
     "BRIDGE_REFERENCES": "lenient",
     "BRIDGE_VALIDATION": "lenient",
+    "BRIDGE_HOOK_HOSTS": (),
+    "BRIDGE_ACCESS_LOG": False,
     "BRIDGE_SMTP_URL": None,
     "BRIDGE_SMTP_SENDER": "",
     "BRIDGE_INVITATION_URL": "",
@@ -55,6 +57,8 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "key ttl": ("BRIDGE_KEY_TTL_SECONDS", "60", 60),
     "urn": ("BRIDGE_IDENTIFIER_SYSTEM", "urn:oid:1.2.3", "urn:oid:1.2.3"),
     "strict": ("BRIDGE_VALIDATION", "strict", "strict"),
+    "access log": ("BRIDGE_ACCESS_LOG", "on", True),
+    "no access log": ("BRIDGE_ACCESS_LOG", "off", False),
     "sender": ("BRIDGE_SMTP_SENDER", "Clinic <no-reply@x.org>", "Clinic <no-reply@x.org>"),
     "bare sender": ("BRIDGE_SMTP_SENDER", "no-reply@x.org", "no-reply@x.org"),
     "application": ("BRIDGE_INVITATION_URL", "https://app.x.org/login", "https://app.x.org/login"),
@@ -113,6 +117,7 @@ WRONG = [
             *("smtp://u:p@x?starttls=no", "smtps://x?ca_certs=/nowhere/at/all", "smtp://u:p/w@x"),
         )
     ),
+    *(("BRIDGE_ACCESS_LOG", text) for text in ("yes", "1", "true", "ON")),
     *(("BRIDGE_SMTP_SENDER", text) for text in ("clinic", "a@b@c", "Clinic <>", "a@b.org\nBcc: x@y.org")),
     *(("BRIDGE_INVITATION_URL", text) for text in ("app.x.org", "ftp://x")),
     *(

@@ -155,6 +155,7 @@ WRITES: dict[str, Call] = {
     "purge": lambda c: c.purge("patient", "p", "1-a"),
     "create_exchange_data": lambda c: c.create_exchange_data({"id": "p"}),
     "create_exchange_data_maps": lambda c: c.create_exchange_data_maps({}),
+    "create_access_logs": lambda c: c.create_access_logs([{"id": "p"}]),
     "create_token": lambda c: c.create_token("u", "phone", 60),
 }
 CALLS = READS | WRITES
@@ -357,7 +358,7 @@ SHAPES: dict[str, bytes] = {
     "rows of nothing": b'{"rows": [null]}',
     "a next page that is none": b'{"rows": [], "nextKeyPair": [1]}',
 }
-INDIFFERENT = ("create_token", "purge", "create_exchange_data_maps", "anonymous", "delete")
+INDIFFERENT = ("create_access_logs", "create_token", "purge", "create_exchange_data_maps", "anonymous", "delete")
 """Calls whose reply is not looked into, or of which one member at most is wanted."""
 
 

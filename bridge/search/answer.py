@@ -36,6 +36,7 @@ def search(
         page, ignored = pages.answer(scope, pages.read_cursor(scope, resource_type, given)), []
         said = [("_cursor", given)]
     brought = included(scope, page.query, page.records)
+    scope.shown([*page.records, *brought])
     if scope.unopened:
         text = f"{scope.unopened} found in iCure cannot be opened with the loaded keys and are left out."
         ignored.append(warning("security", text))

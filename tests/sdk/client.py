@@ -211,6 +211,13 @@ class Sdk:
         """Returns users; one criterion: patientId or ids."""
         return self.call("findUsers", **criteria)
 
+    def find_access_logs(self, patient_id: str) -> list[dict[str, Any]]:
+        """Returns who was shown a patient, as the caller may read it."""
+        return self.call("findAccessLogs", patientId=patient_id)
+
+    def patient_of_access_log(self, access_log_id: str) -> list[str]:
+        return self.call("patientOfAccessLog", id=access_log_id)
+
     def update_user(self, user_id: str, changes: dict[str, Any]) -> dict[str, Any]:
         return self.call("updateUser", id=user_id, changes=changes)
 

@@ -272,6 +272,13 @@ const commands = {
   async getUserByEmail({ email }) {
     return user.out(await sdk.user.getUserByEmail(email))
   },
+  async findAccessLogs({ patientId }) {
+    const filter = cardinal.AccessLogFilters.byPatientsDateForSelf([await sdk.patient.getPatient(patientId)])
+    return (await all(await sdk.accessLog.filterAccessLogsBy(filter))).map(plain)
+  },
+  async patientOfAccessLog({ id }) {
+    return sdk.accessLog.decryptPatientIdOf(await sdk.accessLog.getAccessLog(id))
+  },
   async findUsers({ patientId, ids }) {
     const filter = patientId !== undefined ? cardinal.UserFilters.byPatientId(patientId) : cardinal.UserFilters.byIds(ids)
     return (await all(await sdk.user.filterUsersBy(filter))).map(user.out)

@@ -1,0 +1,175 @@
+"""Who was shown which patient: an iCure AccessLog for each, written behind the reads.
+
+Facts: an AccessLog belongs to its patient as a Contact does: by a secret id of the patient in clear, and by the
+patient's id in its delegations. When and by whom stands in clear, the patient's id is encrypted.
+https://docs.icure.com
+
+Strategy: a read only notes what it showed. A thread of each worker makes the entities and sends them in batches; it
+takes a tenth of the time, so that reads lose no more, and all of it only while more than half of the room is taken.
+What arrived although its answer was lost is known by its id when it is sent again.
+
+Rule: nothing here fails a read. What cannot be written is counted, and told in the log of the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from bridge.auth import ADMINISTRATIVE, Caller
+from bridge.crypto import envelope
+from bridge.crypto.keyring import Keyring
+from bridge.crypto.manifest import Manifests
+from bridge.errors import BridgeError, StateUnavailable, Throttled, UpstreamFailed, UpstreamTimeout
+from bridge.upstream import Client
+from mappings.values import Entity
+
+KIND, TYPE = "accesslog", "AccessLog"
+USER_ACCESS = "USER_ACCESS"
+DETAIL = "shown through FHIR"
+ROOM = 20_000
+BATCH = 50
+PAUSE_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 0.5, 5.0
+SHARE = 0.1
+"""Of the time of a worker's thread."""
+PASSING = (UpstreamFailed, UpstreamTimeout, StateUnavailable, Throttled)
+"""Failures after which the same is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One patient, shown to one caller."""
+
+    caller: Caller = field(repr=False)
+    keyring: Keyring = field(repr=False)
+    patient_id: str
+    secret_ids: tuple[str, ...] = field(repr=False)
+    at: int
+    """Epoch milliseconds."""
+
+
+class AccessLog:
+    """What one worker showed and has not written yet."""
+
+    def __init__(self, manifests: Manifests, *, room: int = ROOM) -> None:
+        self._manifests = manifests
+        self._room = room
+        self._waiting: deque[Shown] = deque()
+        self._unsent: deque[tuple[Client, list[Entity]]] = deque()
+        self._writing = threading.Lock()
+        self._stopping = threading.Event()
+        self._lost = 0
+
+    def note(self, caller: Caller, keyring: Keyring, patient_id: str, secret_ids: tuple[str, ...]) -> None:
+        """Notes that a patient was shown; what finds no room is lost."""
+        if len(self._waiting) >= self._room:
+            self._lost += 1
+        else:
+            now = time.time_ns() // 1_000_000
+            self._waiting.append(Shown(caller, keyring, patient_id, secret_ids, now))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """How much is not written yet."""
+        return len(self._waiting) + sum(len(entities) for _, entities in self._unsent)
+
+    def lost(self) -> int:
+        """Returns how much was lost since this was asked last."""
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def write(self) -> None:
+        """Writes a batch: what could not be sent before, else what was shown first. Raises what passes by itself."""
+        with self._writing:
+            if not self._unsent:
+                some = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._unsent.extend(self._made(some))
+            while self._unsent:
+                client, entities = self._unsent[0]
+                self._send(client, entities)
+                self._unsent.popleft()
+
+    def pause(self, took_seconds: float) -> float:
+        """Returns how long to do nothing after a batch that took so long."""
+        if len(self._waiting) > self._room / 2:
+            return 0
+        return max(PAUSE_SECONDS if len(self._waiting) < BATCH else 0, took_seconds * (1 / SHARE - 1))
+
+    def run(self) -> Iterator[str | None]:
+        """Writes until it is told to stop; yields what is in the way, None when something was lost without that."""
+        pause = PAUSE_SECONDS
+        while not self._stopping.wait(pause):
+            begun, problem = time.perf_counter(), None
+            try:
+                self.write()
+                pause = self.pause(time.perf_counter() - begun)
+            except PASSING as e:
+                pause, problem = PAUSE_AFTER_FAILURE_SECONDS, type(e).__name__
+            if problem or self._lost:
+                yield problem
+
+    def stop(self, seconds: float) -> None:
+        """Writes what is left, for so long at most; what is left then is lost."""
+        self._stopping.set()
+        ends = time.monotonic() + seconds
+        try:
+            while self.waiting and time.monotonic() < ends:
+                self.write()
+        except PASSING:
+            pass
+        self._lost += self.waiting
+
+    def _made(self, some: Iterable[Shown]) -> list[tuple[Client, list[Entity]]]:
+        """Returns the entities to be sent, by the client of who was shown them."""
+        by_client: dict[int, tuple[Client, list[Entity]]] = {}
+        for shown in some:
+            client = shown.caller.client
+            try:
+                entity = self._entity(shown)
+            except PASSING:
+                self._waiting.append(shown)
+                continue
+            except BridgeError:  # its key was taken away meanwhile, or somebody who is to read it has none
+                self._lost += 1
+                continue
+            by_client.setdefault(id(client), (client, []))[1].append(entity)
+            time.sleep(0)  # whoever reads goes first
+        return list(by_client.values())
+
+    def _entity(self, shown: Shown) -> Entity:
+        metadata = envelope.new_metadata(
+            shown.keyring, TYPE, owning_id=shown.patient_id, delegates=shown.caller.delegates(ADMINISTRATIVE)
+        )
+        entity: Entity = {
+            "id": str(uuid.uuid4()),
+            "created": shown.at,
+            "modified": shown.at,
+            "date": shown.at,
+            "accessType": USER_ACCESS,
+            "user": shown.caller.user_id,
+            "objectId": shown.patient_id,
+            "patientId": shown.patient_id,
+            "detail": DETAIL,
+            "securityMetadata": metadata.security_metadata,
+        }
+        if shown.secret_ids:
+            entity["secretForeignKeys"] = [shown.secret_ids[0]]
+        return envelope.encrypt(entity, metadata.entity_key, self._manifests[TYPE])
+
+    def _send(self, client: Client, entities: list[Entity]) -> None:
+        """Sends entities of one caller; those that are there already were sent before. Raises what passes by itself."""
+        try:
+            client.create_access_logs(entities)
+        except PASSING:
+            raise
+        except BridgeError:
+            self._lost += len(entities)
