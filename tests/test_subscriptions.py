@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bridge import demo, wire
 from bridge.app import create_app
 from bridge.config import Config
 from bridge.events import following as follow
-from bridge.events.hooks import MARK_HEADER
+from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered
 from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
 from tests.receiver import Receiver, receiving
 
@@ -286,6 +294,64 @@ def test_a_name_that_leads_inwards_later_is_not_followed(
     assert (status, "BRIDGE_HOOK_HOSTS" in str(error)) == ("error", True)
 
 
+def test_the_connection_goes_to_the_address_that_was_looked_at(
+    config: Config, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["127.0.0.1", "203.0.113.1"]
+    real = socket.getaddrinfo
+
+    def rebound(host: str, *rest: Any, **options: Any) -> Any:
+        return real(answers.pop(0) if host == "hook.test" else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    hooks = Hooks(replace(config, hook_hosts=("hook.test",)), "mark")
+    port = receiver.url.rpartition(":")[2]
+    hooks.send(f"http://hook.test:{port}", {})
+    assert receiver.told[0][2]["Host"] == f"hook.test:{port.partition('/')[0]}"
+    assert answers == ["203.0.113.1"]
+
+
+def certified(folder: Path, name: str) -> tuple[Path, Path]:
+    """Returns files with a certificate for a name that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    files[0].write_bytes(made.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+def test_a_certificate_is_held_against_the_name(
+    config: Config, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = certified(tmp_path, "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
+    port = receiver.server.server_port
+    allowed = replace(config, hook_hosts=("localhost", "127.0.0.1"))
+    with pytest.raises(Undelivered, match="certificate"):
+        Hooks(allowed, "mark").send(f"https://localhost:{port}/x", {})
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    Hooks(allowed, "mark").send(f"https://localhost:{port}/x", {})
+    with pytest.raises(Undelivered, match="certificate"):
+        Hooks(allowed, "mark").send(f"https://127.0.0.1:{port}/x", {})
+    assert receiver.paths() == ["POST /x"]
+
+
 def test_what_the_bridge_sends_itself_is_refused(app: Any, esmith: Caller, receiver: Receiver) -> None:
     esmith.created(hook(receiver))
     esmith.created(observation())
@@ -480,5 +546,44 @@ def test_nothing_of_it_lies_in_clear(app: Any, data_dir: Any, esmith: Caller, re
         assert not kept or canary == made["id"]  # the name of its token in iCure holds its id
 
 
-def test_demo_accounts_are_untouched(data_dir: Any) -> None:
-    assert {a["name"] for a in demo.accounts(data_dir)} == {"esmith", "jdoe"}
+def test_what_is_changed_counts_from_then_on(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver, "Observation?code=no-such-code"))
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.told == []
+    wanted = {**hook(receiver, payload="application/fhir+json"), "id": made["id"]}
+    assert esmith.send("PUT", f"Subscription/{made['id']}", wanted).json["criteria"] == wanted["criteria"]
+    seen = esmith.created(observation())
+    follow_up(app)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{seen['id']}"]
+    assert tokens(esmith) == [f"fhir-subscription-{made['id']}"]
+
+
+def test_a_token_that_was_ended_elsewhere_turns_it_off(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver, "Observation"))
+    assert esmith.delete(f"/rest/icdx/v1/tokens/fhir-subscription-{made['id']}").status_code == 204
+    esmith.created(observation())
+    deadline = time.monotonic() + 10
+    while status_of(esmith, made)[0] != "off":
+        app.extensions["bridge"].authenticator._remembered.clear()
+        esmith.created(observation())
+        follow_up(app)
+        assert time.monotonic() < deadline
+    assert "token" in str(status_of(esmith, made)[1])
+
+
+def test_several_hosts_share_it(data_dir: Path, redis_url: str, receiver: Receiver, tmp_path: Path) -> None:
+    secret = tmp_path / "deployment-secret"
+    secret.write_bytes(b"0123456789abcdef")
+    shared = Config(data_dir=data_dir, state_url=redis_url, secret_file=secret, hook_hosts=("127.0.0.1",))
+    one, other = create_app(shared), create_app(shared)
+    caller = Caller(one, next(a for a in demo.accounts(data_dir) if a["name"] == "esmith"))
+    assert caller.load_key().status_code == 200
+    made = caller.created(hook(receiver, payload="application/fhir+json"))
+    seen = caller.created(observation())
+    follow_up(other)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{seen['id']}"]
+    one.extensions["following"].look()
+    assert one.extensions["following"].due() == []
+    assert status_of(caller, made) == ("active", None)
+    other.extensions["following"]._hold(())

@@ -68,9 +68,9 @@ class Followed:
     running: bool = False
     kept_at: float = field(default_factory=time.monotonic)
 
-    def behind(self) -> bool:
-        """Whether something changed that it has not seen."""
-        return self.changes.run != self.position.run or self.changes.last() != self.position.number
+    def behind(self, last: int) -> bool:
+        """Whether something changed that it has not seen, where this is the number of the last change."""
+        return self.changes.run != self.position.run or last != self.position.number
 
 
 @dataclass(slots=True)
@@ -166,11 +166,12 @@ class Following:
     def due(self) -> list[Followed]:
         """Returns those that have something to look at now."""
         now = time.time()
-        return [
-            one
-            for one in self._followed.values()
-            if not one.running and one.due <= now and (one.urgent or one.behind())
-        ]
+        ready = [one for one in self._followed.values() if not one.running and one.due <= now]
+        last = {
+            id(changes): changes.last()
+            for changes in {id(one.changes): one.changes for one in ready}.values()
+        }
+        return [one for one in ready if one.urgent or one.behind(last[id(one.changes)])]
 
     def round(self, one: Followed) -> None:
         """Tells one Subscription of what changed next, and keeps how far it came or why it did not."""
@@ -187,7 +188,7 @@ class Following:
             self._failed(one, str(e))
         except KeyMissing:
             self._put_off(one, NO_KEY, WAIT_SECONDS)
-        except (NotLoggedIn, Forbidden):
+        except NotLoggedIn:
             end(
                 self.bridge,
                 self.subscriptions,

@@ -164,7 +164,7 @@ class Subscriptions:
 
     def _count(self, subscription_id: str, change: Callable[[int, int], tuple[int, int]]) -> None:
         def apply(old: bytes | None) -> tuple[bytes | None, float | None]:
-            return orjson.dumps(change(*_pings(old))), None
+            return orjson.dumps(change(*_pings(old))), time.time() + ENDED_SECONDS
 
         self._state.update(PINGS, subscription_id, apply)
 
