@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from bridge import search, sharing
+from bridge import events, search, sharing
 from bridge.config import Config
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from mappings import REGISTRY
@@ -44,6 +44,7 @@ OPERATION_WORDS = {
         "More than 10,000 Observations to be read: too-costly."
     ),
 }
+WEBSOCKET = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
 RELEASED = "2026-11-21"
 
 
@@ -61,6 +62,7 @@ def capability_statement(config: Config, base: str) -> Resource:
         "patchFormat": [JSON_PATCH, "application/fhir+json", MERGE_PATCH],
         "rest": [
             {
+                "extension": [{"url": WEBSOCKET, "valueUri": f"ws{base.removeprefix('http')}/ws"}],
                 "mode": "server",
                 "documentation": (
                     "Load your private key at /rest/icdx/v1/keychain/{dataOwnerId} first. A transaction is atomic, "
@@ -83,7 +85,10 @@ def capability_statement(config: Config, base: str) -> Resource:
                     ],
                     "description": "The caller's iCure login: Basic, or Bearer with an iCure JWT.",
                 },
-                "resource": [_resource(resource_type, base) for resource_type in REGISTRY],
+                "resource": [
+                    *(_resource(resource_type, base) for resource_type in REGISTRY),
+                    _subscription(),
+                ],
                 "interaction": [{"code": "transaction"}, {"code": "batch"}],
             }
         ],
@@ -113,6 +118,29 @@ def _resource(resource_type: str, base: str) -> dict[str, Any]:
             {"name": name, "type": parameter.type, "documentation": _search_words(resource_type, parameter)}
             for name, parameter in search.PARAMETERS[resource_type].items()
         ],
+    }
+
+
+def _subscription() -> dict[str, Any]:
+    """Returns what is said of Subscriptions, which are kept by the bridge and not by iCure."""
+    return {
+        "type": "Subscription",
+        "interaction": [
+            {"code": code} for code in ("read", "vread", "update", "delete", "create", "search-type")
+        ],
+        "versioning": "versioned-update",
+        "documentation": (
+            f"Criteria: a search of {', '.join(events.TYPES)}, without includes, order and pages. Channels: "
+            "rest-hook, with payload application/fhir+json or none, and websocket. Each caller sees its own; the "
+            "current version only."
+        ),
+        "readHistory": False,
+        "updateCreate": False,
+        "conditionalCreate": False,
+        "conditionalRead": "full-support",
+        "conditionalUpdate": False,
+        "conditionalDelete": "not-supported",
+        "searchParam": [{"name": name, "type": p.type} for name, p in events.PARAMETERS.items()],
     }
 
 

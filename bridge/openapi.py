@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
+from bridge.events import PARAMETERS
 from bridge.operations import EVERYTHING, MODES
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from bridge.search import CONTROLS, parameters
@@ -23,6 +24,7 @@ from bridge.wire import FHIR_JSON
 from mappings import REGISTRY
 
 Schema = dict[str, Any]
+SUBSCRIPTION = "Subscription"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 ID = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"}
@@ -162,6 +164,7 @@ RESPONSES: dict[str, dict[str, str | None]] = {
     "definition": {"200": "OperationDefinition"},
     "status": {"200": "Resource", "202": None},
     "cancel": {"202": None},
+    "listen": {"101": None},
     "load": {"200": "Keychain"},
     "loaded": {"200": "Keychain"},
     "unload": {"204": None},
@@ -181,6 +184,7 @@ PLAIN = {"Object", "Keychain", "User", "Users", "Token", "Tokens"}
 BODIES = {"load": "Key", "create_user": "User", "update_user": "User", "create_token": "NewToken"}
 """What is sent that is no FHIR, by endpoint."""
 WORDS = {
+    "101": "A websocket from here on.",
     "200": "Done.",
     "201": "Created.",
     "202": "Begun, or going on.",
@@ -221,7 +225,15 @@ def document(app: Flask, base: str) -> Schema:
 
 
 def _schemas() -> dict[str, Schema]:
-    kinds = (*REGISTRY, "Bundle", "Parameters", "OperationOutcome", "CapabilityStatement", "OperationDefinition")
+    kinds = (
+        *REGISTRY,
+        SUBSCRIPTION,
+        "Bundle",
+        "Parameters",
+        "OperationOutcome",
+        "CapabilityStatement",
+        "OperationDefinition",
+    )
     return {
         **{kind: _resource([kind]) for kind in kinds},
         "Resource": _resource(),
@@ -269,7 +281,7 @@ def _expanded(rule: Rule) -> Iterator[tuple[str, str | None]]:
     """Yields the path of a rule once for each resource type that it serves."""
     path = re.sub(r"<(?:[a-z]+:)?(\w+)>", r"{\1}", rule.rule)
     if "{resource_type}" not in path:
-        yield path, None
+        yield path, SUBSCRIPTION if f"/{SUBSCRIPTION}" in path else None
         return
     for kind in REGISTRY:
         yield path.replace("{resource_type}", kind), kind
@@ -315,7 +327,7 @@ def _query(rule: Rule, endpoint: str, kind: str | None) -> dict[str, Schema]:
             "_elements": TEXT,
             **shown,
         }
-    if endpoint == "create" or endpoint.endswith("_where"):
+    if (endpoint == "create" and kind != SUBSCRIPTION) or endpoint.endswith("_where"):
         return {**_criteria(kind), **shown}
     if endpoint == "validate":
         return {"mode": {**TEXT, "enum": list(MODES)}, "profile": TEXT, **shown}
@@ -327,7 +339,10 @@ def _query(rule: Rule, endpoint: str, kind: str | None) -> dict[str, Schema]:
 
 
 def _criteria(kind: str | None) -> dict[str, Schema]:
-    return {name: {**TEXT, "description": p.type} for name, p in parameters(kind).items()} if kind else {}
+    if kind is None:
+        return {}
+    known = PARAMETERS if kind == SUBSCRIPTION else parameters(kind)
+    return {name: {**TEXT, "description": p.type} for name, p in known.items()}
 
 
 def _responses(rule: Rule, endpoint: str) -> Schema:

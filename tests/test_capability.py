@@ -30,6 +30,12 @@ SMALLEST: dict[str, Resource] = {
     "Condition": {"code": {"text": "x"}, **ABOUT},
     "Practitioner": {"name": [{"family": "Peeters"}]},
     "Organization": {"name": "Sint-Jan"},
+    "Subscription": {
+        "status": "requested",
+        "reason": "x",
+        "criteria": "Patient",
+        "channel": {"type": "websocket"},
+    },
 }
 every_type = pytest.mark.parametrize("kind", REGISTRY)
 
@@ -82,7 +88,7 @@ def test_it_is_valid(statement: Resource) -> None:
 
 
 def test_it_lists_the_types_that_are_served(statement: Resource) -> None:
-    assert [r["type"] for r in statement["rest"][0]["resource"]] == list(REGISTRY)
+    assert [r["type"] for r in statement["rest"][0]["resource"]] == [*REGISTRY, "Subscription"]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,33 @@ def test_an_interaction_of_the_whole_system_works_exactly_when_it_is_listed(
 ) -> None:
     tried = WHOLE[interaction](caller)
     assert works(tried) == (interaction in {i["code"] for i in statement["rest"][0]["interaction"]})
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+def test_an_interaction_with_subscriptions_works_exactly_when_it_is_listed(
+    caller: Caller, statement: Resource, interaction: str
+) -> None:
+    (listed,) = (r for r in statement["rest"][0]["resource"] if r["type"] == "Subscription")
+    tried = INTERACTIONS[interaction](caller, "Subscription")
+    assert works(tried) == (interaction in {i["code"] for i in listed["interaction"]}), tried.text
+
+
+def test_a_parameter_of_subscriptions_works_exactly_when_it_is_listed(
+    caller: Caller, statement: Resource
+) -> None:
+    (listed,) = (r for r in statement["rest"][0]["resource"] if r["type"] == "Subscription")
+    said = {parameter["name"] for parameter in listed["searchParam"]}
+    tried = ("_id", "status", "type", "url", "criteria", "contact", "payload", "_lastUpdated", "_sort")
+    worked = {name for name in tried if works(caller.get(f"Subscription?{name}=x", Prefer="handling=strict"))}
+    assert worked == said
+
+
+def test_the_websocket_is_where_it_is_said(caller: Caller, statement: Resource) -> None:
+    (said,) = statement["rest"][0]["extension"]
+    assert said["url"] == "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
+    path = said["valueUri"].removeprefix("ws://localhost")
+    assert_outcome(caller.get(path), 400)
+    assert "websockets" in caller.get(path).text
 
 
 # what is said of interactions
