@@ -243,11 +243,16 @@ def delete(scope: Scope, resource_type: str, logical_id: str, if_match: str | No
 
 
 def _again(write: Callable[[], Answer], if_match: str | None) -> Answer:
-    """Returns the answer of a write that is done anew when someone else wrote meanwhile, e.g. a neighbour."""
+    """Returns the answer of a write that is done anew when someone else wrote meanwhile, e.g. a neighbour.
+
+    Not when something of it is left that could not be undone: that is told, and stays in the journal.
+    """
     for attempt in range(WRITE_TRIES):
         try:
             return write()
-        except Conflict:
+        except Conflict as e:
+            if any(issue.code == "incomplete" for issue in e.issues):
+                raise
             if if_match is not None:
                 raise PreconditionFailed("This is no longer the current version.") from None
             if attempt == WRITE_TRIES - 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import socket
 import threading
 import time
@@ -161,6 +162,12 @@ def _finish_access_log(application: Any) -> None:
             logs.line("access log", problem=None, waiting=0, lost=lost)
 
 
+def _allow_many_files() -> None:
+    """Raises how many files a worker may have open to what the system allows: each lock of a transaction is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _spare_the_collector() -> None:
     """Has the garbage collector pass over what the workers will share, and come more seldom.
 
@@ -206,6 +213,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Returns the application, warmed up; called once, before the workers are forked."""
+        _allow_many_files()
         wire.warm_up()
         logs.configure()
         application = create_app(self._config, websockets=self.cfg.threads // 2)

@@ -475,6 +475,40 @@ def test_a_key_that_a_healthcare_party_got_meanwhile_stays(world: World) -> None
     assert key in party[members]
 
 
+@pytest.mark.parametrize("how", ["update", "update of a version", "batch with a key"])
+def test_what_is_left_of_an_update_is_named_and_not_tried_over(world: World, how: str) -> None:
+    """An Observation moves to another patient; its old Contact was changed meanwhile, and undo fails."""
+    other = world.caller.created({"resourceType": "Patient", "name": [{"family": "Other"}]})
+    moved = {**world.changed, "subject": {"reference": f"Patient/{other['id']}"}}
+    url, etag = f"Observation/{moved['id']}", f'W/"{moved["meta"]["versionId"]}"'
+    met: list[int] = []
+
+    def faults(at: int, call: str) -> Fault | None:
+        if call == "PUT contact" and not met:
+            met.append(at)
+            return answered(409)
+        return answered(500) if met and at <= met[0] + 2 else None
+
+    world.upstream.calls.clear()
+    world.upstream.faults = faults
+    if how == "batch with a key":
+        entry = {"resource": moved, "request": {"method": "PUT", "url": url}}
+        sent = {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
+        told = world.caller.post("", sent, Idempotency_Key=f"moved-{world.run}").json
+        issues = told["entry"][0]["response"]["outcome"]["issue"]
+    else:
+        asked = {"If_Match": etag} if how == "update of a version" else {}
+        issues = world.caller.send("PUT", url, moved, **asked).json["issue"]
+    world.upstream.faults = lambda at, call: None
+    assert "incomplete" in {issue["code"] for issue in issues}
+    (entry,) = world.journal.open_entries()
+    assert [step.method for step in entry.steps] == ["create", "modify"]
+    entry.due = 0
+    world.journal.keep(entry)
+    assert len(world.caller.get(f"{url}/_history").json["entry"]) == 1
+    assert world.journal.open_names() == []
+
+
 SINGLE = {
     "Patient": {"resourceType": "Patient", "identifier": [{"system": "single", "value": "1"}]},
     "Observation": {"resourceType": "Observation", "status": "final", "code": {"text": "Hb"}},

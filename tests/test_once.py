@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 import threading
 import time
@@ -372,6 +373,27 @@ def test_nothing_stays_open_and_nothing_is_in_clear(esmith: Caller, config: Conf
             assert client.dbsize() > 0
             for name in client.scan_iter():
                 assert b"zanzibar" not in name + (client.dump(name) or b"")
+
+
+def test_a_transaction_has_as_many_conditions_as_entries(
+    data_dir: Path, config: Config, accounts: dict[str, Any]
+) -> None:
+    """Each is a lock, and with SQLite each lock is an open file, of which a process is given few at first."""
+    if config.state_url:
+        pytest.skip("locks in Redis are no files")
+    sent = bundle(*(patient(f"many-{n}") for n in range(300)))
+    for n, entry in enumerate(sent["entry"]):
+        entry["request"]["ifNoneExist"] = f"identifier=mark|many-{n}"
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        with serving(data_dir) as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+            remote = Remote(server, accounts["esmith"])
+            remote.load_key()
+            assert len(remote.post("", sent, 200).json()["entry"]) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
 def test_a_client_that_went_away_gets_its_answer_when_it_comes_again(
