@@ -66,9 +66,11 @@ def match(
 
 
 def alone(scope: Scope, resource_type: str, criteria: Criteria) -> AbstractContextManager[Hold]:
-    """Holds the condition: nobody else, in any worker, decides on the same one meanwhile."""
-    name = f"{scope.caller.data_owner_id}\0{resource_type}\0{urlencode(sorted(criteria))}"
-    return scope.state.lock("condition", name)
+    """Holds the condition: nobody else, in any worker, decides on the same one meanwhile.
+
+    No other data owner either: what one creates, the other may see.
+    """
+    return scope.state.lock("condition", f"{resource_type}\0{urlencode(sorted(criteria))}")
 
 
 def creating(scope: Scope, resource_type: str, logical_id: str) -> AbstractContextManager[Hold]:
@@ -76,4 +78,4 @@ def creating(scope: Scope, resource_type: str, logical_id: str) -> AbstractConte
 
     Rule: conditions are held first, then ids, each in their order.
     """
-    return scope.state.lock("id", f"{scope.caller.data_owner_id}\0{resource_type}\0{logical_id}")
+    return scope.state.lock("id", f"{resource_type}\0{logical_id}")

@@ -16,6 +16,7 @@ from bridge.app import create_app
 from bridge.config import Config
 from tests.helpers import Caller
 from tests.test_crash import Watched
+from tests.test_interactions import delegate_to
 
 forked = multiprocessing.get_context("fork")
 WORKERS = 4
@@ -51,7 +52,7 @@ CONDITIONAL: dict[str, tuple[str, str, Any, dict[str, str]]] = {
 
 
 def answers_at_once(
-    config: Config, account: dict[str, str], method: str, path: str, body: Any, headers: dict[str, str]
+    config: Config, callers: list[Caller], method: str, path: str, body: Any, headers: dict[str, str]
 ) -> list[tuple[int, Any]]:
     """Returns what several workers answer who stand together before their first write: status and body.
 
@@ -69,7 +70,7 @@ def answers_at_once(
     def work(at: int) -> None:
         app = create_app(config)
         Watched(app, stop)
-        answer = Caller(app, account).send(
+        answer = Caller(app, callers[at % len(callers)].account).send(
             method, path, body, **{name: value.format(at) for name, value in headers.items()}
         )
         told.put((answer.status_code, answer.json))
@@ -87,7 +88,19 @@ def answers_at_once(
 def test_of_several_workers_stopped_before_their_write_one_writes(
     esmith: Caller, config: Config, method: str, path: str, body: Any, headers: dict[str, str]
 ) -> None:
-    answers = answers_at_once(config, esmith.account, method, path, body, headers)
+    answers = answers_at_once(config, [esmith], method, path, body, headers)
+    assert {status for status, _ in answers} <= {200, 201}, answers
+    assert len(esmith.found("Patient?identifier=mark|one")) == 1
+
+
+def test_of_workers_for_two_who_see_each_others_data_one_creates(
+    esmith: Caller, jdoe: Caller, config: Config
+) -> None:
+    both = [esmith, jdoe]
+    for caller, other in (both, reversed(both)):
+        delegate_to(caller.app, caller.account, {"all": [other.account["dataOwnerId"]]})
+    headers = {"If_None_Exist": "identifier=mark|one"}
+    answers = answers_at_once(config, both, "POST", "Patient", PATIENT, headers)
     assert {status for status, _ in answers} <= {200, 201}, answers
     assert len(esmith.found("Patient?identifier=mark|one")) == 1
 
@@ -114,6 +127,6 @@ ABSENT: dict[str, tuple[str, str, Any, dict[str, str]]] = {
 def test_of_several_workers_who_must_find_nothing_under_an_id_one_creates(
     esmith: Caller, config: Config, method: str, path: str, body: Any, headers: dict[str, str]
 ) -> None:
-    answers = answers_at_once(config, esmith.account, method, path, body, headers)
+    answers = answers_at_once(config, [esmith], method, path, body, headers)
     assert {status for status, _ in answers} <= {200, 201, 412}, answers
     assert len(esmith.get("Observation/one/_history").json["entry"]) == 1
