@@ -53,6 +53,7 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "public": ("BRIDGE_PUBLIC_URL", "https://fhir.example.org", "https://fhir.example.org"),
     "proxies": ("BRIDGE_TRUSTED_PROXIES", "10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
     "origins": ("BRIDGE_CORS_ORIGINS", "https://a.org,http://b:3000", ("https://a.org", "http://b:3000")),
+    "hook hosts": ("BRIDGE_HOOK_HOSTS", "lab.intern, 10.0.0.7,fd00::7", ("lab.intern", "10.0.0.7", "fd00::7")),
     "any origin": ("BRIDGE_CORS_ORIGINS", "*", ("*",)),
     "key ttl": ("BRIDGE_KEY_TTL_SECONDS", "60", 60),
     "urn": ("BRIDGE_IDENTIFIER_SYSTEM", "urn:oid:1.2.3", "urn:oid:1.2.3"),
@@ -156,6 +157,7 @@ WRONG = [
     ("BRIDGE_DATA_DIR", __file__),
     *((name, "/nowhere/at/all") for name in ("BRIDGE_SECRET_FILE", "BRIDGE_ENCRYPTED_FIELDS_FILE")),
     *(("BRIDGE_TRUSTED_PROXIES", text) for text in ("proxy.example.org", "10.0.0.0/99", "*")),
+    *(("BRIDGE_HOOK_HOSTS", text) for text in ("https://lab.intern", "lab.intern:8443", "Lab.Intern", "*")),
     *(("BRIDGE_CORS_ORIGINS", text) for text in ("example.org", "https://x/", "https://*.x", ".*", "null")),
     *(("BRIDGE_TIMEZONE", text) for text in ("Brussels", "../etc/passwd", "/UTC", "+01:00", "Europe/")),
     *(

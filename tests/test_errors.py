@@ -55,6 +55,7 @@ STATUSES = {
     "NotSupported": (404, "not-supported"),
     "PreconditionFailed": (412, "conflict"),
     "StateUnavailable": (503, "transient"),
+    "Overloaded": (503, "transient"),
     "Interrupted": (503, "incomplete"),
     "Throttled": (429, "throttled"),
     "TooCostly": (422, "too-costly"),
