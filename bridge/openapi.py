@@ -72,7 +72,7 @@ TOKEN: Schema = {
         "expiresAt": {"type": "string", "format": "date-time"},
     },
 }
-OPERATIONS = ("everything", "last_n", "access")
+OPERATIONS = ("everything", "last_n", "access", "invite")
 """Endpoints that take their parameters from the URL or from Parameters."""
 OPERATIONS_OF_PATCH = ("add", "remove", "replace", "move", "copy", "test")
 PATCH: Schema = {

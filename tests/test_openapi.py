@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from bridge import demo
 from bridge.app import create_app
-from bridge.config import Config
+from bridge.config import Config, SmtpServer
 from tests.helpers import Caller, basic
 from tests.test_capability import SMALLEST
 
@@ -37,7 +37,8 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def esmith(demo_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Caller:
     data_dir = Path(shutil.copytree(demo_template, tmp_path_factory.mktemp("openapi") / "data"))
-    app = create_app(Config(data_dir=data_dir))
+    mail = SmtpServer("127.0.0.1", 1, tls=False, starttls=False)  # never reached: esmith has no address
+    app = create_app(Config(data_dir=data_dir, smtp_server=mail, smtp_sender="no-reply@example.org"))
     app.testing = True
     return Caller(app, next(a for a in demo.accounts(data_dir) if a["name"] == "esmith"))
 

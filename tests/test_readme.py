@@ -14,6 +14,7 @@ import pytest
 
 from bridge.config import settings
 from tests.helpers import serving
+from tests.smtp import smtp_serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -36,9 +37,17 @@ def _lines(text: str) -> str:
 
 
 @pytest.fixture
-def here(data_dir: Path) -> Iterator[dict[str, str]]:
+def here(data_dir: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     """What stands in the pages for a server on port 8080 with ./data, and what it is in this test."""
-    with serving(data_dir, BRIDGE_HOOK_HOSTS="127.0.0.1") as server:
+    with (
+        smtp_serving(tmp_path / "mail") as mail,
+        serving(
+            data_dir,
+            BRIDGE_HOOK_HOSTS="127.0.0.1",
+            BRIDGE_SMTP_URL=f"smtp://127.0.0.1:{mail.port}?starttls=no",
+            BRIDGE_SMTP_SENDER="no-reply@example.org",
+        ) as server,
+    ):
         command = shlex.join([sys.executable, "-m", "bridge.cli", "demo", "--data-dir", str(data_dir)])
         yield {
             "http://127.0.0.1:8080": server.url,
