@@ -168,7 +168,12 @@ def test_every_foreign_library_is_a_dependency() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {one.partition(">")[0].partition("=")[0].lower() for one in project["dependencies"]}
-    distributions = {"fhir": "fhir.resources", "flask_cors": "flask-cors", "jwt": "pyjwt", "simple_websocket": "simple-websocket"}
+    distributions = {
+        "fhir": "fhir.resources",
+        "flask_cors": "flask-cors",
+        "jwt": "pyjwt",
+        "simple_websocket": "simple-websocket",
+    }
     through_another = {
         "werkzeug": "flask",
         "urllib3": "requests",
