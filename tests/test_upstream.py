@@ -358,7 +358,14 @@ SHAPES: dict[str, bytes] = {
     "rows of nothing": b'{"rows": [null]}',
     "a next page that is none": b'{"rows": [], "nextKeyPair": [1]}',
 }
-INDIFFERENT = ("create_access_logs", "create_token", "purge", "create_exchange_data_maps", "anonymous", "delete")
+INDIFFERENT = (
+    "create_access_logs",
+    "create_token",
+    "purge",
+    "create_exchange_data_maps",
+    "anonymous",
+    "delete",
+)
 """Calls whose reply is not looked into, or of which one member at most is wanted."""
 
 
