@@ -53,7 +53,11 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "public": ("BRIDGE_PUBLIC_URL", "https://fhir.example.org", "https://fhir.example.org"),
     "proxies": ("BRIDGE_TRUSTED_PROXIES", "10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
     "origins": ("BRIDGE_CORS_ORIGINS", "https://a.org,http://b:3000", ("https://a.org", "http://b:3000")),
-    "hook hosts": ("BRIDGE_HOOK_HOSTS", "lab.intern, 10.0.0.7,fd00::7", ("lab.intern", "10.0.0.7", "fd00::7")),
+    "hook hosts": (
+        "BRIDGE_HOOK_HOSTS",
+        "lab.intern, 10.0.0.7,fd00::7",
+        ("lab.intern", "10.0.0.7", "fd00::7"),
+    ),
     "any origin": ("BRIDGE_CORS_ORIGINS", "*", ("*",)),
     "key ttl": ("BRIDGE_KEY_TTL_SECONDS", "60", 60),
     "urn": ("BRIDGE_IDENTIFIER_SYSTEM", "urn:oid:1.2.3", "urn:oid:1.2.3"),
