@@ -15,7 +15,7 @@ import requests
 from simple_websocket import Client, ConnectionClosed
 
 from bridge import demo
-from tests.helpers import Server, basic, serving
+from tests.helpers import FHIR, Server, basic, serving
 
 SECONDS = 10
 PACKAGE = "org.taktik.icure.entities."
@@ -147,20 +147,27 @@ def test_what_is_no_subscription_ends_the_connection_in_words(server: Server, es
         assert closed.value.message, what
 
 
-def handshake(server: Server, **headers: str) -> requests.Response:
+def handshake(server: Server, path: str = SUBSCRIBE, **headers: str) -> requests.Response:
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
         "Sec-WebSocket-Version": "13",
     }
-    return requests.get(server.url + SUBSCRIBE, headers={**upgrade, **headers})
+    return requests.get(server.url + path, headers={**upgrade, **headers})
 
 
 def test_who_has_not_logged_in_hears_nothing(server: Server, esmith: dict[str, str]) -> None:
     assert handshake(server).status_code == 401
     assert handshake(server, Authorization="Bearer no.such.token").status_code == 401
     assert requests.get(server.url + SUBSCRIBE, headers={"Authorization": basic(esmith)}).status_code == 426
+
+
+def test_a_login_that_a_browser_remembers_does_not_do(server: Server, esmith: dict[str, str]) -> None:
+    origin = {"Origin": "https://elsewhere.org"}
+    assert handshake(server, Authorization=basic(esmith), **origin).status_code == 403
+    refused = handshake(server, f"{FHIR}/ws", Authorization=basic(esmith), **origin)
+    assert (refused.status_code, refused.json()["resourceType"]) == (403, "OperationOutcome")
 
 
 def test_listeners_leave_half_of_the_threads_to_others(data_dir: Path, esmith: dict[str, str]) -> None:

@@ -111,7 +111,7 @@ def create_app(
 def _caller() -> Caller:
     """Returns who calls. A browser, which cannot give a websocket headers, shows its JWT in the URL."""
     authentication = web.authentication()
-    if "jwt" in request.args and "Authorization" not in request.headers:
+    if "jwt" in request.args:
         return authentication.caller_of(request.args["jwt"])
     kind, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() == "bearer":

@@ -184,11 +184,14 @@ def _names(given: Any) -> Iterator[str]:
 def accept(environ: dict[str, Any], store: Store, caller: Caller) -> None:
     """Leaves in the WSGI environment of a handshake who talks with the listener once it is accepted.
 
-    Raises `NoWebsocket` for another request, `Busy` when there is no room for one more.
+    Raises `NoWebsocket` for another request, `Busy` when there is no room for one more, `AccessDenied` when a browser
+    sent a login that it remembers for whatever page is open.
     """
     room = environ.get(ROOM)
     if room is None:
         raise NoWebsocket("this is for websockets")
+    if "HTTP_ORIGIN" in environ and "jwt=" not in environ.get("QUERY_STRING", ""):
+        raise AccessDenied("a page cannot know this login: show a JWT in the URL")
     if not room:
         raise Busy("there are too many listeners; try again later")
     environ[TALK] = lambda socket: listen(store, caller, socket)

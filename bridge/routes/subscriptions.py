@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, request
 
 from bridge import events, wire
 from bridge.auth import Caller, Credential
-from bridge.errors import Invalid, NotFound, NotSupported, Overloaded, warning
+from bridge.errors import Forbidden, Invalid, NotFound, NotSupported, Overloaded, warning
 from bridge.events import Kept
 from bridge.interactions import Answer
 from bridge.routes.answers import (
@@ -101,12 +101,15 @@ def search_form() -> Response:
 def listen() -> Response:
     """Tells of events over a websocket: bind, bound, ping. https://hl7.org/fhir/R4/subscription.html#websockets"""
     header = request.headers.get("Authorization")
-    if header is None and "jwt" in request.args:
+    if "jwt" in request.args:
         header = f"Bearer {request.args['jwt']}"  # a browser cannot give a websocket headers
     user = bridge().authenticator.identify(bridge().authenticator.credential(header, origin())).user_id
     room = request.environ.get(ROOM)
     if room is None:
         raise Invalid("This is for websockets.")
+    if "Origin" in request.headers and "jwt" not in request.args:
+        # Fact: a browser sends the login that it remembers along, whatever page asks for the connection.
+        raise Forbidden("From a browser, show an iCure JWT: ?jwt=…")
     if not room:
         raise Overloaded("There are too many listeners. Try again later.")
     request.environ[TALK] = partial(events.talk, following(), user)
