@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from bridge import events, search, sharing
+from bridge import events, search
 from bridge.config import Config
+from bridge.definitions import definition, operations_of
 from bridge.patch import JSON_PATCH, MERGE_PATCH
 from mappings import REGISTRY
 from mappings.search import Parameter
@@ -86,7 +87,7 @@ def capability_statement(config: Config, base: str) -> Resource:
                     "description": "The caller's iCure login: Basic, or Bearer with an iCure JWT.",
                 },
                 "resource": [
-                    *(_resource(resource_type, base) for resource_type in REGISTRY),
+                    *(_resource(resource_type, base, config) for resource_type in REGISTRY),
                     _subscription(),
                 ],
                 "interaction": [{"code": "transaction"}, {"code": "batch"}],
@@ -99,7 +100,7 @@ def _lenience(setting: str) -> str:
     return "refused" if setting == "strict" else "accepted with a warning"
 
 
-def _resource(resource_type: str, base: str) -> dict[str, Any]:
+def _resource(resource_type: str, base: str, config: Config) -> dict[str, Any]:
     return {
         "type": resource_type,
         "interaction": [{"code": code} for code in INTERACTIONS],
@@ -111,7 +112,7 @@ def _resource(resource_type: str, base: str) -> dict[str, Any]:
         "conditionalRead": "full-support",
         "conditionalUpdate": True,
         "conditionalDelete": "single",
-        "operation": [*_operations(resource_type, base)],
+        "operation": [*_operations(resource_type, base, config)],
         "searchInclude": search.include_values(resource_type),
         "searchRevInclude": search.reverse_include_values(resource_type),
         "searchParam": [
@@ -149,11 +150,13 @@ def _search_words(resource_type: str, parameter: Parameter) -> str:
     return f"{found[0].upper()}{found[1:]}. {parameter.documentation}".strip()
 
 
-def _operations(resource_type: str, base: str) -> Iterator[dict[str, Any]]:
+def _operations(resource_type: str, base: str, config: Config) -> Iterator[dict[str, Any]]:
     for name in ("validate", *OPERATIONS.get(resource_type, ())):
         yield {"name": name, "definition": DEFINITIONS[name], "documentation": OPERATION_WORDS[name]}
-    for name in sharing.OPERATIONS if resource_type in sharing.SHARED else ():
-        own = sharing.definition(name, base)
+    for name in operations_of(resource_type):
+        if name == "invite" and config.smtp_server is None:
+            continue
+        own = definition(name, base)
         yield {"name": name, "definition": own["url"], "documentation": own["description"]}
 
 

@@ -31,6 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("once",),
     ("operations", "users"),
     ("sharing", "events"),
+    ("definitions",),
     ("bundle", "capability", "logs", "invitation"),
     ("openapi",),
     ("routes",),
@@ -53,6 +54,7 @@ NARROW: dict[str, set[str]] = {
     "journal": {"plan", "scope", "state", "upstream", "config", "errors"},
     "accesslog": {"auth", "crypto", "upstream", "errors"},
     "logs": {"search", "errors"},
+    "definitions": {"sharing"},
     "users": {"homes", "upstream", "errors"},
 }
 """Parts that may import no more than this, although more is lower."""

@@ -20,6 +20,7 @@ from bridge.app import create_app
 from bridge.cli import main
 from bridge.config import Config
 from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, free_port, redis_serving, serving
+from tests.smtp import smtp_serving
 
 PASSWORD = "correct horse battery"
 
@@ -318,6 +319,16 @@ def test_check_says_which_component_is_broken(data_dir: Path) -> None:
     (data_dir / "secret").chmod(0o600)
     (data_dir / "state.db").write_bytes(b"no database" * 1000)
     refused(run("check", "--data-dir", data_dir), "state", str(data_dir))
+
+
+def test_check_reaches_the_mail_server(data_dir: Path, tmp_path: Path) -> None:
+    def mailing(port: int) -> Result:
+        url = f"smtp://127.0.0.1:{port}?starttls=no"
+        return run("check", "--data-dir", data_dir, BRIDGE_SMTP_URL=url, BRIDGE_SMTP_SENDER="a@b.org")
+
+    with smtp_serving(tmp_path / "mail") as server:
+        assert mailing(server.port).exit_code == 0
+    refused(mailing(free_port()), "mail server")
 
 
 @pytest.fixture

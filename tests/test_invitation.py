@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fhir.resources.R4B.operationdefinition import OperationDefinition
 
 from bridge.app import create_app
 from bridge.config import Config, read_config
@@ -215,6 +216,20 @@ def test_a_patient_is_invited_once(doctor: Caller, inbox: Callable[[], list[Emai
     assert_outcome(again, 422, "business-rule", "Patient")
     assert user in again.text
     assert len(inbox()) == 1
+
+
+def test_the_operation_is_listed_where_there_is_a_mail_server(doctor: Caller) -> None:
+    rest = doctor.get("metadata").json["rest"][0]
+    (listed,) = (r for r in rest["resource"] if r["type"] == "Patient")
+    said = {one["name"]: one["definition"] for one in listed["operation"]}
+    defined = doctor.get(said["invite"])
+    assert OperationDefinition.model_validate(defined.json).code == "invite"
+    assert defined.json["resource"] == ["Patient"]
+
+
+def test_the_operation_is_not_listed_without(esmith: Caller) -> None:
+    rest = esmith.get("metadata").json["rest"][0]
+    assert "invite" not in {o["name"] for r in rest["resource"] for o in r.get("operation", [])}
 
 
 def test_an_unknown_patient_is_not_found(doctor: Caller) -> None:

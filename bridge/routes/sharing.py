@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from bridge import jobs, logs, sharing, wire
+from bridge import definitions, jobs, logs, sharing, wire
 from bridge.errors import NotFound
 from bridge.interactions import Answer
 from bridge.once import Answers, once
@@ -89,9 +89,9 @@ def access(resource_type: str, logical_id: str) -> Response:
 @bp.get("/OperationDefinition/<name>")
 def definition(name: str) -> Response:
     """The definition of an operation that R4 does not define."""
-    if name not in sharing.OPERATIONS:
+    if name not in definitions.OPERATIONS:
         raise NotFound("There is no operation of this name.")
-    return fhir(sharing.definition(name, base_url()))
+    return fhir(definitions.definition(name, base_url()))
 
 
 for _kind in SHARED:

@@ -10,7 +10,6 @@ Rule: a share never reaches further than it says.
 
 from bridge.sharing.access import access
 from bridge.sharing.asked import SHARED, Share, begin
-from bridge.sharing.definitions import OPERATIONS, definition
 from bridge.sharing.doing import Tell, run
 
-__all__ = ["OPERATIONS", "SHARED", "Share", "Tell", "access", "begin", "definition", "run"]
+__all__ = ["SHARED", "Share", "Tell", "access", "begin", "run"]

@@ -1,14 +1,17 @@
-"""$share and $access as OperationDefinitions. https://hl7.org/fhir/R4/operationdefinition.html"""
+"""Operations that R4 does not define, as OperationDefinitions. https://hl7.org/fhir/R4/operationdefinition.html"""
 
 from __future__ import annotations
 
-from bridge.sharing.asked import SHARED
+from bridge.sharing import SHARED
 from mappings.values import Json, Resource
 
 _WORDS = {
     "share": "Gives another data owner access, encrypted for each of its keys. What is shared already stays as it is.",
     "access": "Tells who can open a resource, with what permission, and through whom.",
+    "invite": "Makes a user for a patient, and sends the patient a temporary password by e-mail.",
 }
+_OF = {"share": tuple(SHARED), "access": tuple(SHARED), "invite": ("Patient",)}
+_READING = ("access",)
 _PARAMETERS: dict[str, tuple[tuple[str, str, int, str, str, str], ...]] = {
     "share": (
         (
@@ -29,12 +32,22 @@ _PARAMETERS: dict[str, tuple[tuple[str, str, int, str, str, str], ...]] = {
         ("failed", "out", 0, "*", "", "What could not be shared along: reference and outcome."),
     ),
     "access": (("access", "out", 1, "*", "", "who, permission and through whom."),),
+    "invite": (
+        ("user", "out", 1, "1", "string", "The id of the new user in iCure."),
+        ("login", "out", 1, "1", "string", "Its login: the e-mail address."),
+        ("expires", "out", 1, "1", "instant", "When the temporary password ends."),
+    ),
 }
 _PARTS = {
     "failed": (("reference", "Reference"), ("outcome", "OperationOutcome")),
     "access": (("who", "Reference"), ("permission", "code"), ("through", "Reference")),
 }
 OPERATIONS = tuple(_WORDS)
+
+
+def operations_of(resource_type: str) -> list[str]:
+    """Returns the names of those that a resource type has."""
+    return [name for name in OPERATIONS if resource_type in _OF[name]]
 
 
 def definition(name: str, base: str) -> Resource:
@@ -46,10 +59,10 @@ def definition(name: str, base: str) -> Resource:
         "name": name.capitalize(),
         "status": "active",
         "kind": "operation",
-        "affectsState": name == "share",
+        "affectsState": name not in _READING,
         "description": _WORDS[name],
         "code": name,
-        "resource": list(SHARED),
+        "resource": list(_OF[name]),
         "system": False,
         "type": False,
         "instance": True,
