@@ -223,6 +223,34 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "an end that has passed": ({"end": "2020-01-01T00:00:00Z"}, 422, "Subscription.end"),
     "no criteria": ({"criteria": None}, 400, "Subscription.criteria"),
     "no status": ({"status": None}, 400, "Subscription.status"),
+    "criteria that say only why they are missing": (
+        {"criteria": None, "_criteria": {"extension": [{"url": "urn:why", "valueCode": "unknown"}]}},
+        400,
+        "Subscription.criteria",
+    ),
+    "a status that says only why it is missing": (
+        {"status": None, "_status": {"extension": [{"url": "urn:why", "valueCode": "unknown"}]}},
+        400,
+        "Subscription.status",
+    ),
+    "a header that says only why it is missing": (
+        {
+            "channel": {
+                "type": "rest-hook",
+                "endpoint": "https://example.org",
+                "header": [None],
+                "_header": [{"extension": [{"url": "urn:why", "valueCode": "unknown"}]}],
+            }
+        },
+        422,
+        "Subscription.channel.header[0]",
+    ),
+    "a modifier": (
+        {"modifierExtension": [{"url": "urn:not", "valueBoolean": True}]},
+        422,
+        "Subscription.modifierExtension",
+    ),
+    "an end that is none": ({"end": "2031-02-30T00:00:00Z"}, 400, "Subscription.end"),
     "e-mail": (
         {"channel": {"type": "email", "endpoint": "mailto:a@b.org"}},
         422,

@@ -66,11 +66,11 @@ def inner(address: Address) -> bool:
     return not address.is_global or address.is_multicast or address in _METADATA
 
 
-def read_headers(lines: Sequence[str]) -> dict[str, str]:
+def read_headers(lines: Sequence[str | None]) -> dict[str, str]:
     """Returns the headers of a channel by name. Raises `BusinessRule` for one that cannot be sent."""
     headers: dict[str, str] = {}
     for at, line in enumerate(lines):
-        said = _HEADER.fullmatch(line)
+        said = _HEADER.fullmatch(line or "")
         if said is None or said[1].lower() in _OURS or said[1].lower() == MARK_HEADER.lower():
             raise BusinessRule(
                 "A header is `Name: value`, and not one that the connection is about.",

@@ -191,6 +191,9 @@ def _check(following: Following, credential: Credential, kept: Kept) -> None:
     for name in ("implicitRules", "modifierExtension"):
         if name in resource:
             raise BusinessRule("This server does not know what this changes.", f"Subscription.{name}")
+    for name in ("status", "criteria", "channel"):
+        if name not in resource:
+            raise Invalid("This element needs a value here.", f"Subscription.{name}")
     if resource["status"] != "off":
         resource["status"] = "active"
     if "end" in resource:
