@@ -50,11 +50,14 @@ def run(
         bundle, strict=strict, max_entries=scope.config.max_bundle_entries, base=scope.base
     )
     scope.warnings += warnings
-    whole = _transaction if bundle["type"] == "transaction" else _batch
+    kind = bundle["type"]
+    del bundle  # what is written is let go as soon as it is encrypted
+    whole = _transaction if kind == "transaction" else _batch
+    scope = replace(scope, shows_written=representation)
     answers = whole(scope, entries, request, representation=representation)
     return {
         "resourceType": "Bundle",
-        "type": f"{bundle['type']}-response",
+        "type": f"{kind}-response",
         "entry": [
             _answered(scope, entry, answer, representation=representation)
             for entry, answer in zip(entries, answers, strict=True)
@@ -255,8 +258,8 @@ class _Transaction:
         if record is not None:
             yield record.location
         elif entry.method == "PUT":
-            if "id" in entry.resource:
-                yield f"{entry.resource_type}/{entry.resource['id']}"
+            if sent := self.incoming[entry.index].resource.get("id"):
+                yield f"{entry.resource_type}/{sent}"
             if entry.query:
                 yield _condition(entry)
 
@@ -331,6 +334,7 @@ def _incoming(scope: Scope, entry: Entry) -> Incoming:
     kind, path = _type_of(entry), f"{entry.path}.resource"
     strict = scope.config.validation == "strict"
     checked, warnings = wire.check(entry.resource, expected_type=kind, at=path, strict=strict)
+    entry.resource = {}
     return Incoming(checked, path, entry.full_url, warnings=[*entry.warnings, *warnings])
 
 

@@ -73,12 +73,14 @@ def transact(
 
     `there` is what references mean that the request does not write, by fullUrl or `Type/<client id>`.
     """
-    writes = plan.plan(scope, incoming, removals, there)
     answers: dict[str, Answer] = {}
     revs: dict[str, str] = {}
-    for write, stored in zip(writes, journal.apply(scope, writes), strict=True):
+
+    def tell(write: Write, stored: Entity) -> None:
         revs[stored["id"]] = stored["rev"]
-        answers |= _written(scope, write, stored)
+        answers.update(_written(scope, write, stored))
+
+    journal.apply(scope, plan.plan(scope, incoming, removals, there), tell)
     for one in incoming:
         if one.unchanged and one.over is not None:
             answers[one.id] = _answer(one, one.over.version, one.over.modified)
@@ -104,7 +106,7 @@ def _written(scope: Scope, write: Write, stored: Entity) -> dict[str, Answer]:
 
 def _answer(one: Incoming, version: str, modified: int | None) -> Answer:
     """Returns the answer for a written resource: as sent, with what the server gave it."""
-    resource = with_meta(one.resource, one.resource_type, one.id, version, modified)
+    resource = with_meta(one.resource, one.resource_type, one.id, version, modified) if one.resource else None
     return Answer(201 if one.over is None else 200, resource, one.location, version, modified, one.warnings)
 
 

@@ -7,11 +7,12 @@ exchange keys that did not exist yet.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -32,6 +33,10 @@ CONTACT_SERVICES = 100
 CONTACT_BYTES = 1 << 20
 
 
+_GONE: Entity = {}
+"""Stands for what was let go; never written to."""
+
+
 @dataclass(slots=True)
 class Incoming:
     """One resource to be written: a new one, or one over what is there."""
@@ -49,11 +54,17 @@ class Incoming:
     warnings: list[Issue] = field(default_factory=list)
     entity: Entity = field(default_factory=dict, repr=False)
     residue: Residue = field(default_factory=dict, repr=False)
+    resource_type: str = field(init=False)
+    """Its FHIR type."""
 
-    @property
-    def resource_type(self) -> str:
-        """Its FHIR type."""
-        return str(self.resource["resourceType"])
+    def __post_init__(self) -> None:
+        self.resource_type = str(self.resource["resourceType"])
+
+    def let_go(self, *, shown: bool) -> None:
+        """Forgets of a new one what is encrypted by now; the resource too unless it is to be shown."""
+        if self.over is None:
+            self.entity = self.residue = _GONE
+            self.resource = self.resource if shown else _GONE
 
     @property
     def base(self) -> str:
@@ -95,6 +106,26 @@ class Removal:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """By which a part of a document is known: each time it is written it has its own IV or time."""
+
+    id: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, part: Entity) -> Self:
+        """Returns the mark of a document without its Services, or of a Service."""
+        members = [part.get(member) for member in ("encryptedSelf", "modified", "endOfLife")]
+        return cls(part["id"], hashlib.sha256(orjson.dumps(members)).digest())
+
+
+def mark(entity: Entity, services: Sequence[Mark] = ()) -> str:
+    """Returns what tells one write of a document from another: a hash of its encrypted contents."""
+    parts = [Mark.of(entity), *(services or map(Mark.of, entity.get("services", ())))]
+    return hashlib.sha256(b"".join(part.digest for part in parts)).hexdigest()
+
+
 @dataclass(slots=True)
 class Write:
     """One call that changes one document upstream."""
@@ -112,6 +143,20 @@ class Write:
     """What the envelope holds."""
     previous: Entity | None = field(default=None, repr=False)
     """The document as it was before, for undo."""
+    services: Sequence[Mark] = ()
+    """Of a new Contact, what is known of its Services, which stand in it as text."""
+
+    @property
+    def service_ids(self) -> Iterable[str]:
+        """The Services of a Contact."""
+        if self.services:
+            return (service.id for service in self.services)
+        return (service["id"] for service in self.entity.get("services", ()))
+
+    @property
+    def mark(self) -> str:
+        """What tells this write of the document from another."""
+        return mark(self.entity, self.services)
 
     @property
     def refusal(self) -> str:
@@ -271,7 +316,9 @@ def _document(scope: Scope, one: Incoming, found: Found, secret_ids: dict[str, s
         entity |= _foreign_keys(scope, patient_id, found, secret_ids)
         owning = (patient_id,) if patient_id is not None else ()
         opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
-    return Write("create", home.kind, _closed(scope, one, entity, opened), [one.path], [one], opened)
+    closed = _closed(scope, one, entity, opened)
+    one.let_go(shown=scope.shows_written)
+    return Write("create", home.kind, closed, [one.path], [one], opened)
 
 
 def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Entity:
@@ -311,7 +358,7 @@ def _contacts(
 
 
 class _Contact:
-    """A Contact that is being filled. What is put in is encrypted at once, and only that is kept of it."""
+    """A Contact that is being filled. What is put in is encrypted at once, and only that is kept of it, as text."""
 
     def __init__(self, scope: Scope, home: Home, patient_id: str | None, foreign_keys: Entity) -> None:
         self._scope = scope
@@ -324,7 +371,8 @@ class _Contact:
         owning = (patient_id,) if patient_id is not None else ()
         self._opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
         self._head: Entity = {"securityMetadata": metadata.security_metadata, **foreign_keys}
-        self._services: list[Entity] = []
+        self._services: list[orjson.Fragment] = []
+        self._marks: list[Mark] = []
         self._carries: list[Incoming] = []
         self._days: list[int] = []
         self._size = 0
@@ -334,15 +382,19 @@ class _Contact:
         return len(self._services) < CONTACT_SERVICES and self._size + size <= CONTACT_BYTES
 
     def add(self, one: Incoming, size: int) -> None:
-        """Puts a mapped resource in; of a new one only the resource stays."""
+        """Puts a mapped resource in; of a new one only the resource stays, and that only if it is shown."""
         opened, manifest = self._opened, self._scope.manifests["Service"]
         service = _service(self._scope, one, opened)
-        self._services.append(envelope.encrypt_service(service, opened.entity_key, manifest))
+        encrypted = envelope.encrypt_service(service, opened.entity_key, manifest)
+        text = bytes(
+            memoryview(orjson.dumps(encrypted))
+        )  # a copy: what orjson returns takes much more than its length
+        self._services.append(orjson.Fragment(text))
+        self._marks.append(Mark.of(encrypted))
         self._days.append(one.entity["openingDate"])
         self._carries.append(one)
         self._size += size
-        if one.over is None:
-            one.entity, one.residue = {}, {}
+        one.let_go(shown=self._scope.shows_written)
 
     def write(self) -> Write:
         """Returns the call that creates it."""
@@ -353,7 +405,7 @@ class _Contact:
         encrypted = envelope.encrypt(contact, key, manifest)
         encrypted["services"] = self._services
         paths = [one.path for one in self._carries]
-        return Write("create", "contact", encrypted, paths, self._carries, self._opened)
+        return Write("create", "contact", encrypted, paths, self._carries, self._opened, services=self._marks)
 
 
 def _service(scope: Scope, one: Incoming, opened: Opened) -> Entity:

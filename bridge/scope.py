@@ -92,6 +92,8 @@ class Scope:
     running: Running | None = None
     """Under which name the request writes; None when it is not known again."""
     warnings: list[Issue] = field(default_factory=list)
+    shows_written: bool = True
+    """Whether the answer holds the resources as written; else they are let go as soon as they are encrypted."""
     unopened: int = 0
     """How many entities a search met that no loaded key opens."""
     now: int = field(default_factory=lambda: time.time_ns() // 1_000_000)

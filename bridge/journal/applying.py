@@ -7,10 +7,10 @@ iCure leaves failed items out silently.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import takewhile
 
 from bridge.errors import BridgeError, Conflict, Forbidden, Issue, UpstreamFailed, UpstreamTimeout
 from bridge.journal.entry import Entry, Journal, Step
@@ -23,20 +23,19 @@ from mappings.values import Entity
 BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
 
 
-def apply(scope: Scope, writes: Sequence[Write]) -> list[Entity]:
-    """Returns the documents as stored, in the order given.
+def apply(scope: Scope, writes: list[Write], tell: Callable[[Write, Entity], None]) -> None:
+    """Writes all of this, taking it off the list, and tells of each write what was stored as soon as it is.
 
     Raises what the upstream said after everything was undone; what could not be undone is named in it, and stays in
     the journal. A request that has a name keeps its entry, to be closed with its answer.
     """
-    if not writes:
-        return []
-    with _entry(scope, writes) as (entry, hold):
-        return _Applying(scope, entry, hold).documents(writes)
+    if writes:
+        with _entry(scope, writes) as (entry, hold):
+            _Applying(scope, entry, hold, tell).all(writes)
 
 
 @contextmanager
-def _entry(scope: Scope, writes: Sequence[Write]) -> Iterator[tuple[Entry, Hold | None]]:
+def _entry(scope: Scope, writes: list[Write]) -> Iterator[tuple[Entry, Hold | None]]:
     """Yields the entry of these writes, kept before the first of them.
 
     One write by itself is done or not done, so without a name it needs none.
@@ -70,25 +69,37 @@ class _Applying:
     scope: Scope
     entry: Entry
     hold: Hold | None
-    stored: dict[str, Entity] = field(default_factory=dict)
+    tell: Callable[[Write, Entity], None]
+    revs: dict[str, str] = field(default_factory=dict)
+    """Of the documents of which iCure said that they were written."""
     tried: int = 0
     refused: set[str] = field(default_factory=set)
     """Documents of which iCure said that they were not written."""
 
-    def documents(self, writes: Sequence[Write]) -> list[Entity]:
-        """Returns the documents as stored."""
-        for batch in _batches(writes):
+    def all(self, writes: list[Write]) -> None:
+        """Writes in batches; what is written is not needed any longer."""
+        while writes:
             if self.hold is not None:
                 self.hold.check()
+            batch = _take_batch(writes)
             self.tried += len(batch)
             try:
-                self._send(batch)
+                stored = self._send(batch)
+                self.revs |= {document_id: entity["rev"] for document_id, entity in stored.items()}
+                missing = [path for w in batch if w.entity["id"] not in stored for path in w.paths]
+                if missing:
+                    raise Conflict(
+                        issues=[Issue("conflict", "iCure did not store this.", p) for p in missing]
+                    )
                 for write in batch:
-                    _check_whole(write, self.stored[write.entity["id"]])
+                    _check_whole(write, stored[write.entity["id"]])
             except BridgeError as e:
+                if not isinstance(e, UpstreamFailed | UpstreamTimeout):
+                    self.refused |= {w.entity["id"] for w in batch} - self.revs.keys()
                 self._undo(e)
                 raise
-        return [self.stored[write.entity["id"]] for write in writes]
+            for write in batch:
+                self.tell(write, stored[write.entity["id"]])
 
     def _undo(self, error: BridgeError) -> None:
         """Takes everything back, and names in the error what could not be."""
@@ -100,58 +111,39 @@ class _Applying:
                 return
             entry.steps = []
         late = late_seconds(scope.config) if in_flight else 0
-        revs = {document_id: stored["rev"] for document_id, stored in self.stored.items()}
-        for left in settle(Journal(scope.state), scope.client, entry, late, self.refused, revs):
+        for left in settle(Journal(scope.state), scope.client, entry, late, self.refused, self.revs):
             error.issues += [Issue("incomplete", "This could not be undone.", p) for p in left.step.paths]
 
-    def _send(self, batch: list[Write]) -> None:
-        """Writes one batch. Raises `Forbidden` that says who might have written it."""
-        try:
-            self._written(batch)
-        except (UpstreamFailed, UpstreamTimeout):
-            raise
-        except Forbidden as e:
-            self._refuse(batch)
-            raise Forbidden(issues=[Issue(e.code, w.refusal, path) for w in batch for path in w.paths]) from e
-        except BridgeError:
-            self._refuse(batch)
-            raise
-
-    def _refuse(self, batch: list[Write]) -> None:
-        self.refused |= {w.entity["id"] for w in batch} - self.stored.keys()
-
-    def _written(self, batch: list[Write]) -> None:
-        """Writes one batch. Raises `Conflict` that names what iCure left out."""
+    def _send(self, batch: list[Write]) -> dict[str, Entity]:
+        """Writes one batch, returns what was stored, by id. Raises `Forbidden` that says who might have written it."""
         write, client = batch[0], self.scope.client
         document_id = write.entity["id"]
-        if write.method == "delete":
-            rev = client.delete(write.kind, document_id, write.entity["rev"])
-            self.stored[document_id] = {"id": document_id, "rev": rev}
-        elif write.method == "modify":
-            self.stored[document_id] = client.modify(write.kind, write.entity)
-        elif len(batch) == 1:
-            self.stored[document_id] = client.create(write.kind, write.entity)
-        else:
-            self.stored |= client.create_batch(write.kind, [w.entity for w in batch])
-            missing = [path for w in batch if w.entity["id"] not in self.stored for path in w.paths]
-            if missing:
-                raise Conflict(issues=[Issue("conflict", "iCure did not store this.", p) for p in missing])
+        try:
+            if write.method == "delete":
+                rev = client.delete(write.kind, document_id, write.entity["rev"])
+                return {document_id: {"id": document_id, "rev": rev}}
+            if write.method == "modify":
+                return {document_id: client.modify(write.kind, write.entity)}
+            if len(batch) == 1:
+                return {document_id: client.create(write.kind, write.entity)}
+            return client.create_batch(write.kind, [w.entity for w in batch])
+        except Forbidden as e:
+            raise Forbidden(issues=[Issue(e.code, w.refusal, path) for w in batch for path in w.paths]) from e
 
 
 def _check_whole(write: Write, stored: Entity) -> None:
     """Raises `UpstreamFailed` when iCure kept fewer Services of a Contact than were sent."""
     kept = {service["id"] for service in stored.get("services", ())}
-    if not kept >= {service["id"] for service in write.entity.get("services", ())}:
+    if not kept >= set(write.service_ids):
         raise UpstreamFailed(
             issues=[Issue("transient", "iCure did not keep all of this.", p) for p in write.paths]
         )
 
 
-def _batches(writes: Sequence[Write]) -> list[list[Write]]:
-    """Returns what goes upstream in one call each: creations together, everything else by itself."""
-    batches: list[list[Write]] = []
-    for (method, kind), group in groupby(writes, key=lambda w: (w.method, w.kind)):
-        same = list(group)
-        size = BATCH.get(kind, 1) if method == "create" else 1
-        batches += [same[at : at + size] for at in range(0, len(same), size)]
-    return batches
+def _take_batch(writes: list[Write]) -> list[Write]:
+    """Takes off what goes upstream in the next call: creations together, everything else by itself."""
+    method, kind = writes[0].method, writes[0].kind
+    size = BATCH.get(kind, 1) if method == "create" else 1
+    batch = list(takewhile(lambda w: (w.method, w.kind) == (method, kind), writes[:size]))
+    del writes[: len(batch)]
+    return batch

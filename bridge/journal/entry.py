@@ -6,7 +6,6 @@ same name that dies with the owner: an open entry that nobody holds is an orphan
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -43,15 +42,7 @@ class Step:
     @classmethod
     def of(cls, write: Write) -> Self:
         """Returns the step that a write is."""
-        entity = write.entity
-        return cls(write.method, write.kind, entity["id"], mark(entity), write.paths, write.previous)
-
-
-def mark(entity: Entity) -> str:
-    """Returns what tells one write of a document from another: each has its own IV or time."""
-    members = ("encryptedSelf", "modified", "endOfLife")
-    parts = [[part.get(m) for m in members] for part in (entity, *entity.get("services", ()))]
-    return hashlib.sha256(orjson.dumps(parts)).hexdigest()
+        return cls(write.method, write.kind, write.entity["id"], write.mark, write.paths, write.previous)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from bridge.errors import BridgeError, Conflict, Throttled, UpstreamFailed, UpstreamTimeout
-from bridge.journal.entry import Step, mark
+from bridge.journal.entry import Step
+from bridge.plan import mark
 from bridge.upstream import Client
 from mappings.values import Entity
 

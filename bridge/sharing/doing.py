@@ -11,6 +11,7 @@ from bridge.crypto.sharing import Wish
 from bridge.errors import BridgeError, Conflict, Forbidden, NotFound, outcome
 from bridge.homes import Home, Record, ServiceHome, home_of
 from bridge.interactions import Answer
+from bridge.plan import Write
 from bridge.scope import Scope
 from bridge.search.recipes import of_patients
 from bridge.sharing.apart import apart, neighbours
@@ -177,10 +178,17 @@ def _alone(scope: Scope, contact: Entity, resource_type: str, ids: Collection[st
         if not neighbours(contact, ids):
             return contact
         try:
-            return journal.apply(scope, apart(scope, contact, resource_type, ids))[0]
+            return _split(scope, apart(scope, contact, resource_type, ids))
         except Conflict:
             contact = scope.client.read("contact", contact["id"]) or contact
     raise Conflict()
+
+
+def _split(scope: Scope, writes: list[Write]) -> Entity:
+    """Returns the first of these documents, as stored, when all are."""
+    stored: list[Entity] = []
+    journal.apply(scope, writes, lambda _, entity: stored.append(entity))
+    return stored[0]
 
 
 # a Patient's data
