@@ -10,6 +10,7 @@ and nobody heard the answer; after an answer the same body is a new request.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,9 @@ from mappings.values import Json
 
 WAIT_SECONDS = 30.0
 """How long a request waits for the same one that is running."""
+MOST_WAITING = 4
+"""How many requests of a worker wait so at once: its other threads stay free."""
+_WAITING = threading.BoundedSemaphore(MOST_WAITING)
 REPEAT_SECONDS = 300
 """How long the answer of a request without key is kept, for those who wait for it."""
 KEPT_SECONDS = 24 * 3600
@@ -122,8 +126,13 @@ def _name(scope: Scope, request: Request) -> str:
 
 @contextmanager
 def _alone(journal: Journal, name: str) -> Iterator[Hold]:
-    """Holds a name. Raises `Conflict` while another does for too long."""
-    hold = journal.hold(name, WAIT_SECONDS)
+    """Holds a name. Raises `Conflict` while another does for too long, or too many wait in this worker already."""
+    hold = journal.hold(name)
+    if hold is None and _WAITING.acquire(blocking=False):
+        try:
+            hold = journal.hold(name, WAIT_SECONDS)
+        finally:
+            _WAITING.release()
     if hold is None:
         raise Conflict("The same request is still running.", headers={"Retry-After": "5"})
     try:
