@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fhir-bridge demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint types test
 
