@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
@@ -106,24 +106,38 @@ class Removal:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """By which a part of a document is known: each time it is written it has its own IV or time."""
-
-    id: str
-    digest: bytes
-
-    @classmethod
-    def of(cls, part: Entity) -> Self:
-        """Returns the mark of a document without its Services, or of a Service."""
-        members = [part.get(member) for member in ("encryptedSelf", "modified", "endOfLife")]
-        return cls(part["id"], hashlib.sha256(orjson.dumps(members)).digest())
-
-
-def mark(entity: Entity, services: Sequence[Mark] = ()) -> str:
+def mark(entity: Entity) -> str:
     """Returns what tells one write of a document from another: a hash of its encrypted contents."""
-    parts = [Mark.of(entity), *(services or map(Mark.of, entity.get("services", ())))]
-    return hashlib.sha256(b"".join(part.digest for part in parts)).hexdigest()
+    digests = b"".join(map(_digest, entity.get("services", ())))
+    return _marked(entity, digests)
+
+
+def _digest(part: Entity) -> bytes:
+    """Returns a hash of a document without its Services, or of a Service: each writing has its own IV or time."""
+    members = [part.get(member) for member in ("encryptedSelf", "modified", "endOfLife")]
+    return hashlib.sha256(orjson.dumps(members)).digest()
+
+
+def _marked(entity: Entity, digests: bytes) -> str:
+    return hashlib.sha256(_digest(entity) + digests).hexdigest()
+
+
+class _Services:
+    """The Services of a new Contact as one text: it takes less than objects, and is sent as it is."""
+
+    def __init__(self) -> None:
+        self.digests = b""
+        self._text = bytearray()
+
+    def add(self, encrypted: Entity) -> None:
+        """Takes in one more."""
+        self._text += (b"," if self._text else b"[") + orjson.dumps(encrypted)
+        self.digests += _digest(encrypted)
+
+    def json(self) -> orjson.Fragment:
+        """Returns the list of them, ready to be sent; no more can be added."""
+        text, self._text = bytes(self._text) + b"]", bytearray()
+        return orjson.Fragment(text)
 
 
 @dataclass(slots=True)
@@ -143,20 +157,20 @@ class Write:
     """What the envelope holds."""
     previous: Entity | None = field(default=None, repr=False)
     """The document as it was before, for undo."""
-    services: Sequence[Mark] = ()
+    services: _Services | None = None
     """Of a new Contact, what is known of its Services, which stand in it as text."""
 
     @property
     def service_ids(self) -> Iterable[str]:
         """The Services of a Contact."""
-        if self.services:
-            return (service.id for service in self.services)
+        if self.services is not None:
+            return (one.id for one in self.carries)
         return (service["id"] for service in self.entity.get("services", ()))
 
     @property
     def mark(self) -> str:
         """What tells this write of the document from another."""
-        return mark(self.entity, self.services)
+        return mark(self.entity) if self.services is None else _marked(self.entity, self.services.digests)
 
     @property
     def refusal(self) -> str:
@@ -371,26 +385,20 @@ class _Contact:
         owning = (patient_id,) if patient_id is not None else ()
         self._opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
         self._head: Entity = {"securityMetadata": metadata.security_metadata, **foreign_keys}
-        self._services: list[orjson.Fragment] = []
-        self._marks: list[Mark] = []
+        self._services = _Services()
         self._carries: list[Incoming] = []
         self._days: list[int] = []
         self._size = 0
 
     def has_room(self, size: int) -> bool:
         """Whether a resource of this many bytes still fits in."""
-        return len(self._services) < CONTACT_SERVICES and self._size + size <= CONTACT_BYTES
+        return len(self._carries) < CONTACT_SERVICES and self._size + size <= CONTACT_BYTES
 
     def add(self, one: Incoming, size: int) -> None:
         """Puts a mapped resource in; of a new one only the resource stays, and that only if it is shown."""
         opened, manifest = self._opened, self._scope.manifests["Service"]
         service = _service(self._scope, one, opened)
-        encrypted = envelope.encrypt_service(service, opened.entity_key, manifest)
-        text = bytes(
-            memoryview(orjson.dumps(encrypted))
-        )  # a copy: what orjson returns takes much more than its length
-        self._services.append(orjson.Fragment(text))
-        self._marks.append(Mark.of(encrypted))
+        self._services.add(envelope.encrypt_service(service, opened.entity_key, manifest))
         self._days.append(one.entity["openingDate"])
         self._carries.append(one)
         self._size += size
@@ -403,9 +411,11 @@ class _Contact:
         contact = {"id": contact_id, "groupId": contact_id, **dates, **self._head}
         key, manifest = self._opened.entity_key, self._scope.manifests["Contact"]
         encrypted = envelope.encrypt(contact, key, manifest)
-        encrypted["services"] = self._services
+        encrypted["services"] = self._services.json()
         paths = [one.path for one in self._carries]
-        return Write("create", "contact", encrypted, paths, self._carries, self._opened, services=self._marks)
+        return Write(
+            "create", "contact", encrypted, paths, self._carries, self._opened, services=self._services
+        )
 
 
 def _service(scope: Scope, one: Incoming, opened: Opened) -> Entity:
