@@ -56,16 +56,18 @@ class Request:
         head = f"{method} {url}\n".encode()
         return cls(hashlib.sha256(head + body).hexdigest(), key, heard)
 
+    @property
+    def keyed(self) -> Request | None:
+        """The request when it has a key: for what is not known again by its body alone."""
+        return None if self.key is None else self
+
     def part(self, at: int) -> Request | None:
         """Returns what one part of a request is known by that is done part by part; only a key makes that so."""
         return None if self.key is None else replace(self, key=f"{self.key}\0{at}")
 
 
 def once(
-    scope: Scope,
-    request: Request | None,
-    do: Callable[[Scope], Answers],
-    then: Callable[[Answers], T] = lambda answers: answers,  # type: ignore[assignment,return-value]
+    scope: Scope, request: Request | None, do: Callable[[Scope], Answers], then: Callable[[Answers], T]
 ) -> T:
     """Returns what `then` makes of what a request came to, now or when it was sent before: without resources then.
 

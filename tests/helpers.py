@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,6 +158,21 @@ def redis_program() -> str | None:
 
 
 @contextmanager
+def running(process: subprocess.Popen[bytes], listens: Callable[[], bool]) -> Iterator[None]:
+    """Waits until a server listens, and kills it in the end."""
+    try:
+        deadline = time.monotonic() + 30
+        while not listens():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def redis_serving(
     folder: Path, *options: str, port: int = 0
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
@@ -171,16 +186,8 @@ def redis_serving(
     process = subprocess.Popen(
         [program, "--port", str(port), "--bind", "127.0.0.1", *durable, *options], stdout=subprocess.DEVNULL
     )
-    try:
-        deadline = time.monotonic() + 30
-        while not _listens(port):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with running(process, lambda: _listens(port)):
         yield process, f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _listens(port: int) -> bool:

@@ -7,13 +7,12 @@ import email.policy
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 
-from tests.helpers import free_port
+from tests.helpers import free_port, running
 
 
 class Server:
@@ -36,16 +35,8 @@ def smtp_serving(folder: Path, *options: str) -> Iterator[Server]:
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "smtp_server.py"), str(port), str(folder), *options]
     )
-    try:
-        deadline = time.monotonic() + 30
-        while not _listens(port):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with running(process, lambda: _listens(port)):
         yield Server(port, folder)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _listens(port: int) -> bool:

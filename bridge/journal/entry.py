@@ -93,11 +93,6 @@ class Entry:
         can = self.refresh is not None and not self.anonymous
         return can and self.waits_no_longer and self.token_due <= time.time()
 
-    @property
-    def paths(self) -> list[str]:
-        """The parts of the request that it is about."""
-        return [path for step in self.steps for path in step.paths]
-
 
 class Journal:
     """The entries, in the state that all workers share."""

@@ -108,7 +108,7 @@ def create(resource_type: str) -> Response:
     """FHIR create, conditional with `If-None-Exist`. https://hl7.org/fhir/R4/http.html#create"""
     asked = _scope(resource_type)
     sent = body()
-    known = known_by(sent)
+    known = known_by(sent).keyed
     one = _checked(asked, resource_type, sent)
     condition = _unless()
 
@@ -117,8 +117,7 @@ def create(resource_type: str) -> Response:
             return {0: interactions.create(scope, one)}
         return {0: interactions.create_unless(scope, one, condition)}
 
-    request_once = known if known.key is not None else None
-    return write(once(asked, request_once, create, lambda answers: shown(asked, answers[0])))
+    return write(once(asked, known, create, lambda answers: shown(asked, answers[0])))
 
 
 @bp.get("/Patient/<logical_id>/$everything")

@@ -34,7 +34,7 @@ def share(resource_type: str, logical_id: str) -> Response:
     """Shares a resource with another data owner, a Patient with its data when asked for."""
     asked, _, _ = instance(resource_type, logical_id)
     sent = body()
-    parameters, known = wire.parse(sent), known_by(sent)
+    parameters, known = wire.parse(sent), known_by(sent).keyed
 
     def shared(scope: Scope, version: str | None) -> Answer:
         begun = sharing.begin(scope, resource_type, logical_id, parameters, version)
@@ -45,7 +45,7 @@ def share(resource_type: str, logical_id: str) -> Response:
 
     if "respond-async" in preferences():
         return _later(asked, sharing.begin(asked, resource_type, logical_id, parameters, if_match()))
-    answer = (shared_once(asked) if known.key is None else once(asked, known, shared_once))[0]
+    answer = once(asked, known, shared_once, lambda answers: answers[0])
     return write(answer if answer.resource else shared(asked, None))
 
 
