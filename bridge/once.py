@@ -69,7 +69,8 @@ class Request:
 def once(
     scope: Scope, request: Request | None, do: Callable[[Scope], Answers], then: Callable[[Answers], T]
 ) -> T:
-    """Returns what `then` makes of what a request came to, now or when it was sent before: without resources then.
+    """Returns what `then` makes of what a request came to, now or when it was sent before: then without the resources
+    that can be read again.
 
     Only after `then` it counts as done, so what that takes time for or fails in leaves nothing that nobody was told.
 
@@ -173,9 +174,14 @@ def _close(journal: Journal, request: Request, entry: Entry, hold: Hold) -> None
 
 
 def _kept(answer: Answer) -> Json:
-    """Returns an answer without its resource."""
+    """Returns an answer, without its resource when that can be read again where it is."""
     warnings = [asdict(issue) for issue in answer.warnings]
-    return {**{name: getattr(answer, name) for name in _KEPT}, "warnings": warnings}
+    resource = answer.resource if answer.location is None else None
+    return {
+        **{name: getattr(answer, name) for name in _KEPT},
+        "warnings": warnings,
+        **({} if resource is None else {"resource": resource}),
+    }
 
 
 _KEPT = ("status", "location", "version", "modified")

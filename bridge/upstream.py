@@ -321,13 +321,16 @@ class Client:
         return self._batch("POST", kind, entities)
 
     def share(self, kind: str, requests: dict[str, Entity]) -> dict[str, Entity]:
-        """Returns the outcome of share requests, by entity id: the new rev, and the requests that were rejected."""
+        """Returns the outcome of share requests, by entity id: the entity as it is now, and what was rejected."""
         path, body = f"{kind}/bulkSharedMetadataUpdate", {"requestsByEntityId": requests}
         outcomes = {}
         for outcome in map(_an_object, self._list("PUT", path, body, kind=kind)):
             entity_id, rejected = outcome.get("entityId"), _an_object(outcome.get("rejectedRequests") or {})
-            if not isinstance(entity_id, str) or not all(isinstance(one, dict) for one in rejected.values()):
+            codes = [_an_object(one).get("code") for one in rejected.values()]
+            if not isinstance(entity_id, str) or not all(isinstance(code, int) for code in codes):
                 raise _not_understood()
+            if updated := outcome.get("updatedEntity"):
+                _written({"id": entity_id}, updated)
             outcomes[entity_id] = outcome
         return outcomes
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import requests
 
@@ -15,7 +16,7 @@ from bridge import demo
 from bridge.crypto.keys import PrivateKey
 from bridge.embedded import Store, admin
 from mappings.values import Resource
-from tests.helpers import DEMO_PATIENT, Account, Remote, Server, serving
+from tests.helpers import DEMO_PATIENT, Account, Remote, Server, serving, stored
 from tests.sdk.client import Sdk, SdkError, install
 from tests.test_sharing import PATIENT, asking, condition, content, location, observation, references
 
@@ -179,6 +180,27 @@ def test_what_the_sdk_shared_is_shared_already_and_the_other_way_round(
     share(esmith, location(second), jdoe)
     esmith_sdk.share_patient_with(second["id"], owner)
     assert jdoe_sdk.get_patient(second["id"])["lastName"] == "Snow"
+
+
+def test_what_the_sdk_shares_with_one_is_not_below_what_it_shared_with_another(
+    server: Server,
+    accounts: dict[str, Account],
+    data_dir: Path,
+    esmith: Remote,
+    log_in: Callable[[Account], Sdk],
+) -> None:
+    """The SDK names all delegations that it knows as possible parents: the topmost of them is the parent."""
+    carol = demo.new_account("carol", "password of carol", str(uuid.uuid4()))
+    demo.store_account(data_dir, carol)
+    made, sdk = esmith.created(PATIENT), log_in(accounts["esmith"])
+    sdk.share_patient_with(made["id"], accounts["jdoe"]["dataOwnerId"])
+    sdk.share_patient_with(made["id"], carol["dataOwnerId"])
+    assert log_in(carol).get_patient(made["id"])["lastName"] == "Snow"
+    entity = orjson.loads(stored(data_dir)["Patient", made["id"]][1])
+    delegations = entity["securityMetadata"]["secureDelegations"]
+    roots = [name for name, one in delegations.items() if "parentDelegations" not in one]
+    below = [one["parentDelegations"] for name, one in delegations.items() if name not in roots]
+    assert (len(roots), below) == (1, [roots, roots])
 
 
 def test_an_observation_that_was_moved_out_is_opened_by_the_sdk_of_both(

@@ -23,6 +23,7 @@ from bridge.crypto.keys import OwnKey, PrivateKey
 from bridge.crypto.primitives import cbc_encrypt, to_base64
 from bridge.demo import ESMITH
 from bridge.embedded import Store, admin
+from bridge.journal import Journal
 from mappings.values import Resource
 from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, assert_outcome, count_calls, serving, stored
 
@@ -401,6 +402,30 @@ def test_a_move_that_breaks_off_half_way_is_undone(
     assert jdoe.get(other).status_code == 403
 
 
+@pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "once"}], ids=["no key", "a key"])
+def test_a_share_that_breaks_off_after_moves_leaves_nothing_open(
+    esmith: Caller, jdoe: Caller, patient: Resource, key: dict[str, str]
+) -> None:
+    """Whatever was moved stays where it is; nobody takes it back behind a share of it."""
+    about = patient["id"]
+    kept = []
+    for day in ("2020-01-01", "2020-01-02"):
+        one, deleted = together(
+            esmith, *(observation(about, code, effectiveDateTime=day) for code in ("1-1", "2-2"))
+        )
+        assert esmith.delete(deleted).status_code == 204
+        kept.append(one)
+    before = {path: esmith.get(path).json for path in kept}
+    Breaking(esmith.app, "PUT", "contact/bulkSharedMetadataUpdate")
+    asked = asking(jdoe, "read", "Observation")
+    assert_outcome(esmith.post(f"{location(patient)}/$share", asked, **key), 502, "transient")
+    assert list(Journal(esmith.app.extensions["bridge"].state).open_entries()) == []
+    answer = share(esmith, location(patient), jdoe, "read", "Observation", **key)
+    assert sorted(references(answer, "shared")) == sorted(kept)
+    for path in kept:
+        assert content(jdoe.get(path).json) == content(esmith.get(path).json) == content(before[path])
+
+
 def test_many_who_share_the_same_at_once_share_it_once(
     esmith: Caller, jdoe: Caller, patient: Resource, data_dir: Path
 ) -> None:
@@ -592,13 +617,66 @@ def test_a_recipient_is_known_by_its_client_id_too(esmith: Caller, jdoe: Caller,
 
 
 def test_a_share_with_a_key_of_its_own_may_be_sent_again(
+    esmith: Caller, jdoe: Caller, patient: Resource, data_dir: Path
+) -> None:
+    path = f"{location(patient)}/$share"
+    sent = {"If_Match": f'W/"{patient["meta"]["versionId"]}"', "Idempotency_Key": "once"}
+    first = esmith.post(path, asking(jdoe, "read", "Observation"), **sent)
+    later = location(esmith.created(observation(patient["id"])))
+    before = stored(data_dir)
+    again = esmith.post(path, asking(jdoe, "read", "Observation"), **sent)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert (again.json, again.headers["ETag"]) == (first.json, first.headers["ETag"])
+    assert references(again.json, "shared") == [location(patient)]
+    assert stored(data_dir) == before
+    assert jdoe.get(later).status_code == 403, "it was posted after the share"
+    assert_outcome(esmith.post(path, asking(jdoe, "read"), **sent), 422)
+
+
+def test_a_share_that_is_answered_later_may_be_sent_again(
     esmith: Caller, jdoe: Caller, patient: Resource
 ) -> None:
-    sent = {"If_Match": f'W/"{patient["meta"]["versionId"]}"', "Idempotency_Key": "once"}
-    first, again = (esmith.post(f"{location(patient)}/$share", asking(jdoe), **sent) for _ in range(2))
-    assert (first.status_code, again.status_code) == (200, 200)
-    assert first.headers["ETag"] == again.headers["ETag"]
-    assert_outcome(esmith.post(f"{location(patient)}/$share", asking(jdoe, "read"), **sent), 422)
+    path, sent = f"{location(patient)}/$share", {"Prefer": "respond-async", "Idempotency_Key": "once"}
+    first, again = (esmith.post(path, asking(jdoe), **sent) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.headers["Content-Location"] == again.headers["Content-Location"]
+    assert answered(esmith, again.headers["Content-Location"]).status_code == 200
+    assert_outcome(esmith.post(path, asking(jdoe, "read"), **sent), 422)
+
+
+class Died(BaseException):
+    """What a worker dies of."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "call", ["POST /rest/v2/contact", "PUT /rest/v2/contact", "PUT /rest/v2/contact/bulkSharedMetadataUpdate"]
+)
+@pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "once"}], ids=["no key", "a key"])
+def test_a_share_during_which_the_worker_died_is_finished_by_sending_it_again(
+    esmith: Caller, jdoe: Caller, key: dict[str, str], call: str, after: bool
+) -> None:
+    one, other = together(esmith, observation(code="1-1"), observation(code="2-2"))
+    before = {path: esmith.get(path).json for path in (one, other)}
+    adapter = esmith.app.extensions["bridge"].upstream.session.get_adapter(EMBEDDED_URL)
+    inner, died = adapter.send, []
+
+    def send(request: Any, **options: Any) -> Any:
+        if f"{request.method} {request.path_url}" != call or died:
+            return inner(request, **options)
+        died.append(inner(request, **options) if after else None)
+        raise Died
+
+    adapter.send = send
+    with pytest.raises(Died):
+        esmith.post(f"{one}/$share", asking(jdoe), **key)
+    assert jdoe.get(other).status_code == 403
+    share(esmith, one, jdoe, **key)
+    assert content(jdoe.get(one).json) == content(before[one])
+    assert jdoe.get(other).status_code == 403
+    for path in (one, other):
+        assert content(esmith.get(path).json) == content(before[path])
+    assert len(esmith.found(f"Observation?patient={DEMO_PATIENT}")) == 2
 
 
 # answered later

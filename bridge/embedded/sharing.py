@@ -2,7 +2,8 @@
 
 Facts: `bulkSharedMetadataUpdate` of the REST API. Every request of every entity has its own outcome; the key
 of a new delegation is the smallest SHA-256 of its access control keys; a new delegation hangs below those of
-the caller's own that are named as possible parents and are not above one another.
+the caller's own that are named as possible parents and are below none of the others. An outcome names the rev
+that the entity had before.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ class _Change:
             return {"permissions": WRITE}
         if not self.parents:
             raise Rejected(400, "there is no valid parent delegation")
-        above = set().union(*(ancestors_of(self.delegations, key) for key in self.parents))
         may_write = any(self.delegations[key].get("permissions") == WRITE for key in self.parents)
         writes = requested == "FULL_WRITE" or (requested == "MAX_WRITE" and may_write)
         return {
-            "parentDelegations": [key for key in self.parents if key not in above],
+            "parentDelegations": [
+                key for key in self.parents if ancestors_of(self.delegations, key).isdisjoint(self.parents)
+            ],
             "permissions": WRITE if writes else READ,
         }
 
@@ -200,6 +202,7 @@ def _update_entity(
     if refusal is not None or document is None:
         rejected = dict.fromkeys(all_requests, refusal.outcome) if refusal else {}
         return outcome | ({"rejectedRequests": rejected} if rejected else {})
+    outcome["entityRev"] = document.rev
     change = _opened(documents, entity_type, document, requests)
     rejected = _apply(change, all_requests)
     if change.changed:
@@ -211,7 +214,6 @@ def _update_entity(
             extend_map(writing, delegation_key, encrypted_ids)
         if not minimal:
             outcome["updatedEntity"] = document.entity
-    outcome["entityRev"] = document.rev
     return outcome | ({"rejectedRequests": rejected} if rejected else {})
 
 

@@ -34,23 +34,20 @@ def share(resource_type: str, logical_id: str) -> Response:
     """Shares a resource with another data owner, a Patient with its data when asked for."""
     asked, _, _ = instance(resource_type, logical_id)
     sent = body()
-    parameters, known = wire.parse(sent), known_by(sent).keyed
+    parameters, known, later = wire.parse(sent), known_by(sent).keyed, "respond-async" in preferences()
 
-    def shared(scope: Scope, version: str | None) -> Answer:
-        begun = sharing.begin(scope, resource_type, logical_id, parameters, version)
-        return sharing.run(begun, lambda: scope)
+    def shared(scope: Scope) -> Answers:
+        begun = sharing.begin(scope, resource_type, logical_id, parameters, if_match())
+        return {0: _later(scope, begun) if later else sharing.run(begun, lambda: scope)}
 
-    def shared_once(scope: Scope) -> Answers:
-        return {0: shared(scope, if_match())}
-
-    if "respond-async" in preferences():
-        return _later(asked, sharing.begin(asked, resource_type, logical_id, parameters, if_match()))
-    answer = once(asked, known, shared_once, lambda answers: answers[0])
-    return write(answer if answer.resource else shared(asked, None))
+    answer = once(asked, known, shared, lambda answers: answers[0])
+    if answer.status == 202:
+        return fhir(None, 202, {"Content-Location": f"{base_url()}/{answer.location}"})
+    return write(answer)
 
 
-def _later(asked: Scope, begun: Share) -> Response:
-    """Returns where to look for the answer. https://hl7.org/fhir/R4/async.html"""
+def _later(asked: Scope, begun: Share) -> Answer:
+    """Begins to share and returns where the answer will be. https://hl7.org/fhir/R4/async.html"""
     shared_by_all, header, base = bridge(), request.headers.get("Authorization"), base_url()
 
     def work(told: jobs.Told) -> tuple[Any, str | None]:
@@ -62,7 +59,7 @@ def _later(asked: Scope, begun: Share) -> Response:
         return answer.resource, answer.version
 
     job_id = jobs.begin(asked.state, asked.caller.user_id, work, logs.unexpected)
-    return fhir(None, 202, {"Content-Location": f"{base}/_status/{job_id}"})
+    return Answer(202, location=f"_status/{job_id}")
 
 
 @bp.get("/_status/<job_id>")

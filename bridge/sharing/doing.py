@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bridge import journal
 from bridge.crypto import sharing
@@ -64,7 +64,7 @@ def run(share: Share, scopes: Callable[[], Scope], tell: Tell = silent) -> Answe
         tell(finished, total)
         _along(scopes(), kind, ids, share.wish, done)
         finished += len(ids)
-    return Answer(200, _told(share, done), record.location, version)
+    return Answer(200, _told(share, done), version=version)
 
 
 def _itself(scope: Scope, record: Record, wish: Wish, done: Outcome) -> str:
@@ -117,7 +117,7 @@ def _share(scope: Scope, home: Home, documents: Documents, wish: Wish, done: Out
             error = _refusal(answer)
             if error is None:
                 done.shared += holds[document_id]
-                done.revs[document_id] = answer["entityRev"]
+                done.revs[document_id] = answer["updatedEntity"]["rev"]
             elif isinstance(error, Conflict) and attempt < TRIES - 1:
                 again.append(document_id)
             else:
@@ -159,7 +159,7 @@ def _kind(home: Home) -> str:
 def _refusal(answer: Entity) -> BridgeError | None:
     """Returns what it means that iCure rejected a request; a conflict may pass when it is asked anew."""
     rejected = answer.get("rejectedRequests") or {}
-    if isinstance(answer.get("entityRev"), str) and not rejected:
+    if answer.get("updatedEntity") and not rejected:
         return None
     codes = {one.get("code") for one in rejected.values()}
     if 403 in codes:
@@ -185,9 +185,9 @@ def _alone(scope: Scope, contact: Entity, resource_type: str, ids: Collection[st
 
 
 def _split(scope: Scope, writes: list[Write]) -> Entity:
-    """Returns the first of these documents, as stored, when all are."""
+    """Returns the first of these documents, as stored, when all are: for good, whatever becomes of the share."""
     stored: list[Entity] = []
-    journal.apply(scope, writes, lambda _, entity: stored.append(entity))
+    journal.apply(replace(scope, running=None), writes, lambda _, entity: stored.append(entity))
     return stored[0]
 
 

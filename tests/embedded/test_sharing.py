@@ -82,7 +82,7 @@ def test_sharing_adds_a_delegation_below_the_own_one(alice, bob, kind):
     entity = alice.create(f"/{kind}", KINDS[kind]())
     outcome = ask(alice, entity, request(), kind=kind)
     assert outcome.keys() == {"entityId", "entityRev", "updatedEntity"}
-    assert outcome["entityRev"] == outcome["updatedEntity"]["rev"] != entity["rev"]
+    assert outcome["entityRev"] == entity["rev"] != outcome["updatedEntity"]["rev"]
     assert delegations(outcome) == entity["securityMetadata"]["secureDelegations"] | {
         delegation_key("new"): {
             "delegator": ALICE,
@@ -131,7 +131,7 @@ def test_permissions(alice, bob, case, given):
     assert delegations(outcome)[delegation_key("new")]["permissions"] == given
 
 
-def test_parents_above_other_parents_are_not_named(alice):
+def test_parents_below_other_parents_are_not_named(alice):
     below = delegation_key("below")
     metadata = {
         "secureDelegations": {
@@ -141,7 +141,7 @@ def test_parents_above_other_parents_are_not_named(alice):
     }
     entity = alice.create("/patient", patient(securityMetadata=metadata))
     outcome = ask(alice, entity, request(delegate=CAROL), parents=(ROOT_KEY, below, "unknown"))
-    assert delegations(outcome)[delegation_key("new")]["parentDelegations"] == [below]
+    assert delegations(outcome)[delegation_key("new")]["parentDelegations"] == [ROOT_KEY]
 
 
 def test_a_parent_must_be_the_callers(alice, bob):
