@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from bridge import demo, wire
 from bridge.app import create_app
 from bridge.config import Config
 from bridge.events import following as follow
-from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered
+from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
 from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
 from tests.receiver import Receiver, receiving
 
@@ -615,3 +618,89 @@ def test_several_hosts_share_it(data_dir: Path, redis_url: str, receiver: Receiv
     assert one.extensions["following"].due() == []
     assert status_of(caller, made) == ("active", None)
     other.extensions["following"]._hold(())
+
+
+INNER = {
+    "IPv4 inside IPv6": "::7f00:1",
+    "IPv4 translated by the network": "64:ff9b:1::7f00:1",
+    "IPv4 translated statelessly": "::ffff:0:7f00:1",
+    "IPv4 through 6to4": "2002:7f00:1::",
+    "site-local": "fec0::1",
+    "not assigned": "5f00::1",
+    "shared by a provider": "100.100.100.200",
+    "a cloud's older one": "192.0.0.192",
+    "this network": "0.0.0.0",
+    "everybody": "255.255.255.255",
+}
+
+
+@pytest.mark.parametrize("address", INNER.values(), ids=INNER)
+def test_an_address_that_is_not_public_is_an_inner_one(address: str) -> None:
+    assert inner(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_a_public_address_is_none(address: str) -> None:
+    assert not inner(ip_address(address))
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0177.0.0.1", "0x7f.1", "0", "①②⑦.0.0.1", "localhost."])
+def test_a_host_that_is_written_strangely_leads_nowhere_else(
+    esmith: Caller, receiver: Receiver, host: str
+) -> None:
+    answer = esmith.post("Subscription", hook(receiver, endpoint=f"https://{host}/x"))
+    assert_outcome(answer, 422, path="Subscription.channel.endpoint")
+
+
+def test_headers_of_the_same_name_are_one(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    esmith.created(hook(receiver, header=["X-Ward: 7", "x-ward: 8", "X-Bed:"]))
+    esmith.created(observation())
+    follow_up(app)
+    ((_, _, headers, _),) = receiver.told
+    assert (headers["X-Ward"], headers["X-Bed"]) == ("7, 8", "")
+
+
+@pytest.mark.parametrize("name", ["Keep-Alive", "Proxy-Authorization", "proxy-connection", MARK_HEADER])
+def test_a_header_about_the_connection_is_refused(esmith: Caller, receiver: Receiver, name: str) -> None:
+    answer = esmith.post("Subscription", hook(receiver, header=[f"{name}: x"]))
+    assert_outcome(answer, 422, path="Subscription.channel.header[0]")
+
+
+@contextmanager
+def dripping(answer: bytes, then: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """Runs an endpoint that answers, and then goes on with a byte at a time; tells when it was cut off."""
+    cut, listener = threading.Event(), socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(answer)
+            while True:
+                connection.sendall(then)
+                time.sleep(0.02)
+        cut.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/x", cut
+
+
+DRIPS = {
+    "headers": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+    "a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"x"),
+    "a body up to the end": (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x"),
+    "answers to come": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("answer", "then"), DRIPS.values(), ids=DRIPS)
+def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(
+    config: Config, monkeypatch: pytest.MonkeyPatch, answer: bytes, then: bytes
+) -> None:
+    monkeypatch.setattr("bridge.events.hooks.WHOLE_SECONDS", 0.5)
+    with dripping(answer, then) as (url, cut):
+        with suppress(Undelivered):
+            Hooks(config, "mark").send(url, {})
+        assert cut.wait(20)

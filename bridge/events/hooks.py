@@ -5,7 +5,8 @@ base and the resource is put there.
 
 Rule: an endpoint is foreign. Only https, only public addresses, except on hosts that the operator allows; the name is
 resolved first, all its addresses are looked at, and the connection goes to one of these, whatever the name says later.
-No redirect is followed; what is answered counts by its status, and of the rest only a little is read.
+No redirect is followed; what is answered counts by its status, and of the rest only a little is read. However slowly
+it takes and answers, the connection is cut after a while: a thread waits for it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import urllib3
+import urllib3.connection
 from cachetools import TTLCache
 
 from bridge.config import Config
 from bridge.errors import BusinessRule, UpstreamFailed
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
+WHOLE_SECONDS = 30.0
+"""For a request and its answer, however many bytes come in time."""
 MOST_ANSWER_BYTES = 64 * 1024
 MARK_HEADER = "Fhir-Bridge-Notification"
 """By which a bridge knows what it sent itself."""
@@ -37,15 +42,20 @@ _OURS = frozenset(
         "content-type",
         "transfer-encoding",
         "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
         "upgrade",
         "te",
         "trailer",
         "expect",
     )
 )
-_METADATA = frozenset((ip_address("168.63.129.16"),))
-"""Addresses in the public range under which a cloud tells its machines their secrets."""
-_TRANSLATED = ip_network("64:ff9b::/96")
+_METADATA = (ip_network("168.63.129.16/32"), ip_network("192.0.0.0/24"))
+"""Where clouds tell their machines their secrets, though no private range."""
+_UNICAST, _TRANSLATED = ip_network("2000::/3"), ip_network("64:ff9b::/96")
+"""All that is public of IPv6, and what leads to IPv4. https://www.iana.org/assignments/ipv6-address-space"""
 Address = IPv4Address | IPv6Address
 
 
@@ -56,19 +66,23 @@ class Undelivered(UpstreamFailed):
 def inner(address: Address) -> bool:
     """Whether an address is no public one, or leads to one that is not."""
     if isinstance(address, IPv6Address):
-        within = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _TRANSLATED:
-            within.append(IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(inner(one) for one in within if one is not None):
-            return True
         if address.ipv4_mapped is not None:
-            return False
-    return not address.is_global or address.is_multicast or address in _METADATA
+            return inner(address.ipv4_mapped)
+        if address in _TRANSLATED:
+            return inner(IPv4Address(int(address) & 0xFFFFFFFF))
+        within = [address.sixtofour, *(address.teredo or ())]
+        if address not in _UNICAST or any(inner(one) for one in within if one is not None):
+            return True
+    return not address.is_global or address.is_multicast or any(address in one for one in _METADATA)
 
 
 def read_headers(lines: Sequence[str | None]) -> dict[str, str]:
-    """Returns the headers of a channel by name. Raises `BusinessRule` for one that cannot be sent."""
+    """Returns the headers of a channel by name; what has the same name goes into one.
+
+    Raises `BusinessRule` for one that cannot be sent.
+    """
     headers: dict[str, str] = {}
+    names: dict[str, str] = {}
     for at, line in enumerate(lines):
         said = _HEADER.fullmatch(line or "")
         if said is None or said[1].lower() in _OURS or said[1].lower() == MARK_HEADER.lower():
@@ -76,8 +90,49 @@ def read_headers(lines: Sequence[str | None]) -> dict[str, str]:
                 "A header is `Name: value`, and not one that the connection is about.",
                 f"Subscription.channel.header[{at}]",
             )
-        headers[said[1]] = said[2].strip()
+        name = names.setdefault(said[1].lower(), said[1])
+        value = said[2].strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
+
+
+class _Cut(urllib3.connection.HTTPConnection):
+    """A connection that ends in the middle of a request that takes too long."""
+
+    _line: socket.socket | None = None
+    _clock: threading.Timer | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        self._line = self.sock
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        self._clock = threading.Timer(WHOLE_SECONDS, self._cut)
+        self._clock.daemon = True
+        self._clock.start()
+        super().request(*arguments, **options)
+
+    def answered(self) -> None:
+        """Stops the clock."""
+        if self._clock is not None:
+            self._clock.cancel()
+
+    def _cut(self) -> None:
+        if self._line is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self._line, socket.SHUT_RDWR)
+
+
+class _CutHTTPS(_Cut, urllib3.connection.HTTPSConnection):
+    """The same over TLS."""
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Cut
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _CutHTTPS
 
 
 class Hooks:
@@ -127,7 +182,12 @@ class Hooks:
                 preload_content=False,
                 decode_content=False,
             )
-            _let_go(response, deadline)
+            connection = response.connection
+            try:
+                _let_go(response, deadline)
+            finally:
+                if isinstance(connection, _Cut):
+                    connection.answered()
         if not 200 <= response.status < 300:
             text = "redirects, which is not followed" if 300 <= response.status < 400 else "refuses"
             raise Undelivered(f"The endpoint answered {response.status}: it {text}.")
@@ -178,11 +238,11 @@ class Hooks:
             if pool is None:
                 timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
                 pool = (
-                    urllib3.HTTPSConnectionPool(
+                    _HTTPSPool(
                         address, port, timeout=timeout, maxsize=8, assert_hostname=host, server_hostname=host
                     )
                     if url.scheme == "https"
-                    else urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=8)
+                    else _HTTPPool(address, port, timeout=timeout, maxsize=8)
                 )
                 self._pools[key] = pool
         return pool
