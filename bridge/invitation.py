@@ -3,21 +3,31 @@
 Facts: inviter and patient need an e-mail address or a mobile phone number, and nobody else may use the patient's. A
 temporary password is a token of the new user.
 
-Strategy: all conditions are looked at before anything is written. When the message cannot be sent, or nobody knows
-whether it was, the user is removed again, so that the patient can be invited anew; a password that arrives all the same
-opens nothing.
+Strategy: all conditions are looked at before anything is written, by one at a time for each patient. When iCure or the
+mail server fails afterwards, or nobody knows what it did, the user is removed again, so that the patient can be invited
+anew; a password that arrives all the same opens nothing.
 """
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bridge import users
-from bridge.errors import BridgeError, Forbidden, Issue, NotConfigured, Unprocessable
-from bridge.homes import instant
+from bridge.errors import (
+    BridgeError,
+    BusinessRule,
+    Duplicate,
+    Forbidden,
+    Issue,
+    NotConfigured,
+    NotFound,
+    Unprocessable,
+)
+from bridge.homes import Record, instant
 from bridge.interactions import locate
 from bridge.mail import Mail
 from bridge.scope import Scope
@@ -27,6 +37,12 @@ from mappings.values import Entity, Resource
 PASSWORD_SECONDS = 30 * 24 * 3600
 """How long a temporary password works, as with iCure's own invitations."""
 TOKEN_NAME = "invitation"
+TELECOM = "Patient.telecom"
+IN_USE = "Another user has this e-mail address already."
+MOBILE_ONLY = (
+    "The patient has a mobile number only, and this server sends e-mail: add an e-mail address to the patient, or make "
+    "its user with a password (POST /rest/icdx/v1/users) and tell it to the patient yourself."
+)
 SUBJECT = "Your access"
 TEXT = """\
 {inviter} gives you access to your data.
@@ -48,26 +64,12 @@ def invite(scope: Scope, mail: Mail | None, link: str, logical_id: str) -> Resou
         raise NotConfigured("This server sends no invitations: BRIDGE_SMTP_URL is not set.")
     patient = locate(scope, "Patient", logical_id)
     inviter = _inviter(scope)
-    issues: list[Issue] = []
-    if not _contacts(inviter, ("email", "mobile")):
-        issues.append(_unmet("You have neither an e-mail address nor a mobile number in iCure.", None))
-    emails = _contacts(patient.entity, ("email",))
-    if not emails and _contacts(patient.entity, ("mobile",)):
-        issues.append(
-            _unmet("The patient has a mobile number only; this server sends e-mail.", "Patient.telecom")
-        )
-    elif not emails:
-        issues.append(_unmet("The patient has no e-mail address.", "Patient.telecom"))
-    issues += _taken(scope.client, patient.id, emails)
-    if issues:
-        raise Unprocessable(issues=issues)
-    email = emails[0]
-    user = users.create(
-        scope.client, {"email": email, "login": email, "name": email, "patientId": patient.id}
-    )
-    ends = time.time() + PASSWORD_SECONDS
-    with _removed_on_failure(scope.client, user["id"]):
-        password = scope.client.create_token(user["id"], TOKEN_NAME, PASSWORD_SECONDS)
+    with scope.state.lock("invitation", patient.id):
+        email = _checked_address(scope.client, patient, inviter)
+        user_id = _user_made(scope.client, patient.id, email)
+    with _removed_on_failure(scope.client, user_id):
+        ends = time.time() + PASSWORD_SECONDS
+        password = scope.client.create_token(user_id, TOKEN_NAME, PASSWORD_SECONDS)
         text = TEXT.format(
             inviter=_name(inviter),
             where=f"Where: {link}\n" if link else "",
@@ -75,11 +77,14 @@ def invite(scope: Scope, mail: Mail | None, link: str, logical_id: str) -> Resou
             password=password,
             until=datetime.fromtimestamp(ends, UTC),
         )
-        mail.send(email, SUBJECT, text)
+        try:
+            mail.send(email, SUBJECT, text)
+        except BusinessRule as e:
+            raise Unprocessable(issues=[issue.at(TELECOM) for issue in e.issues]) from e
     return {
         "resourceType": "Parameters",
         "parameter": [
-            {"name": "user", "valueString": user["id"]},
+            {"name": "user", "valueString": user_id},
             {"name": "login", "valueString": email},
             {"name": "expires", "valueInstant": instant(int(ends * 1000))},
         ],
@@ -92,6 +97,38 @@ def _inviter(scope: Scope) -> Entity:
     if not found:
         raise Forbidden("Only a healthcare party invites patients.")
     return found[0]
+
+
+def _checked_address(client: Client, patient: Record, inviter: Entity) -> str:
+    """Returns the address to which the message goes. Raises `Unprocessable` with every condition that fails."""
+    issues: list[Issue] = []
+    if not _contacts(inviter, ("email", "mobile")):
+        issues.append(_unmet("You have neither an e-mail address nor a mobile number in iCure.", None))
+    emails = list(filter(users.is_email, _contacts(patient.entity, ("email",))))
+    if not emails and _contacts(patient.entity, ("mobile",)):
+        issues.append(_unmet(MOBILE_ONLY, TELECOM))
+    elif not emails:
+        issues.append(_unmet("The patient has no e-mail address.", TELECOM))
+    if found := users.find(client, {"patientId": patient.id, "limit": "1"}.items())[0]:
+        issues.append(_unmet(f"The patient has a user already: {found[0]['id']}.", "Patient"))
+    elif emails and users.taken(client, {"login": emails[0], "email": emails[0]}):
+        issues.append(_unmet(IN_USE, TELECOM))
+    if issues:
+        raise Unprocessable(issues=issues)
+    return emails[0]
+
+
+def _user_made(client: Client, patient_id: str, email: str) -> str:
+    """Returns the id of a new user of the patient. Raises `Unprocessable` when another took the address meanwhile."""
+    user_id = str(uuid.uuid4())
+    try:
+        with _removed_on_failure(client, user_id):
+            users.create(
+                client, {"email": email, "login": email, "name": email, "patientId": patient_id}, user_id
+            )
+    except Duplicate as e:
+        raise Unprocessable(issues=[_unmet(IN_USE, TELECOM)]) from e
+    return user_id
 
 
 def _contacts(entity: Entity, kinds: Sequence[str]) -> list[str]:
@@ -111,30 +148,21 @@ def _unmet(text: str, path: str | None) -> Issue:
     return Issue("business-rule", text, path)
 
 
-def _taken(client: Client, patient_id: str, emails: Sequence[str]) -> Iterator[Issue]:
-    """Yields who is in the way of a new user. Raises `Forbidden` for who may know of no users."""
-    found, _ = users.find(client, {"patientId": patient_id, "limit": "1"})
-    if found:
-        yield _unmet(f"The patient has a user already: {found[0]['id']}.", "Patient")
-    elif emails and not users.is_email(emails[0]):
-        yield _unmet("This is no e-mail address.", "Patient.telecom")
-    elif emails and users.taken(client, {"login": emails[0], "email": emails[0]}):
-        yield _unmet("Another user has this e-mail address already.", "Patient.telecom")
-
-
 @contextmanager
 def _removed_on_failure(client: Client, user_id: str) -> Iterator[None]:
-    """Removes a user when what follows fails, and says so, or that it could not."""
+    """Removes the user with this id when what is done here fails, and says so, or that it may be left over."""
     try:
         yield
     except BridgeError as e:
-        text = "The user that was made for it was removed again: the patient can be invited anew."
-        code = "informational"
         try:
             users.delete(client, user_id, None)
+            text = "The user that was made for it was removed again: the patient can be invited anew."
+            e.issues.append(Issue("informational", text, severity="information"))
+        except NotFound:
+            pass
         except BridgeError:
-            code, text = "incomplete", f"The user that was made for it could not be removed: {user_id}."
-        e.issues.append(Issue(code, text, severity="information" if code == "informational" else "error"))
+            text = f"A user may be left over: delete {user_id} before you invite the patient again."
+            e.issues.append(Issue("incomplete", text))
         raise
 
 

@@ -14,9 +14,11 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from bridge.config import SmtpServer
-from bridge.errors import MailFailed, MailTimeout
+from bridge.errors import BusinessRule, MailFailed, MailTimeout
 
 ANSWER_SECONDS = 15.0
+REFUSED_FOR_GOOD = 500
+"""From here on the server says that the same will be refused again."""
 
 
 class Mail:
@@ -28,7 +30,11 @@ class Mail:
         self._answer_seconds = answer_seconds
 
     def send(self, to: str, subject: str, text: str) -> None:
-        """Sends a message. Raises `MailFailed` when it was not sent, `MailTimeout` when that is not known."""
+        """Sends a message.
+
+        Raises `BusinessRule` when the server never sends to this address, `MailFailed` when the message was not sent,
+        `MailTimeout` when that is not known.
+        """
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = self._sender, to, subject
         message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=self._server.host)
@@ -39,10 +45,11 @@ class Mail:
             except smtplib.SMTPResponseException as e:
                 raise MailFailed(f"The mail server refused the message with {e.smtp_code}.") from e
             except smtplib.SMTPRecipientsRefused as e:
-                codes = sorted({str(code) for code, _ in e.recipients.values()})
-                raise MailFailed(f"The mail server refused the recipient with {', '.join(codes)}.") from e
+                ((code, _),) = e.recipients.values()
+                kind = BusinessRule if code >= REFUSED_FOR_GOOD else MailFailed
+                raise kind(f"The mail server refused this address with {code}.") from e
             except smtplib.SMTPNotSupportedError as e:
-                raise MailFailed("The mail server takes no address with letters beyond ASCII.") from e
+                raise BusinessRule("The mail server takes no address with letters beyond ASCII.") from e
             except (smtplib.SMTPException, OSError) as e:
                 raise MailTimeout(
                     "The mail server did not say whether it took the message: it may have been sent."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,31 +22,46 @@ from mappings.values import Entity, Json
 
 PATH = "user"
 SHORTEST_PASSWORD = 8
+LONGEST_TEXT = 255
 DEFAULT_TOKEN_SECONDS = 3600
 MOST_TOKEN_SECONDS = 10 * 365 * 24 * 3600
 FOREVER = -1
+ENDED = 1
+"""For so many seconds the token works, unknown to everybody, that takes the place of an ended one."""
 MOST_USERS = 1000
 ONLY_ADMINISTRATORS = "iCure lets only administrators manage users."
+NO_IDS = ("current", "matches")
+"""What iCure's own paths have in the place of the id of a user."""
+DELEGATION_TAGS = frozenset(
+    {
+        *("all", "administrativeData", "generalInformation", "financialInformation", "medicalInformation"),
+        *("anonymousMedicalInformation", "sensitiveInformation", "confidentialInformation"),
+        *("cdItemRisk", "cdItemFamilyRisk", "cdItemHealthcareelement", "cdItemHealthcareapproach"),
+        *("cdItemAllergy", "cdItemDiagnosis", "cdItemLab", "cdItemResult", "cdItemParameter"),
+        *("cdItemMedication", "cdItemTreatment", "cdItemVaccine"),
+    }
+)
 
 
 def _text(value: Json) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= LONGEST_TEXT
 
 
 def _matching(pattern: str) -> Callable[[Json], bool]:
     form = re.compile(pattern)
-    return lambda value: isinstance(value, str) and form.fullmatch(value) is not None
+    return lambda value: _text(value) and form.fullmatch(str(value)) is not None
 
 
-def _lists_of_text(value: Json) -> bool:
+def _delegations(value: Json) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(some, list) and all(map(_text, some)) for some in value.values()
+        tag in DELEGATION_TAGS and isinstance(some, list) and all(map(_text, some))
+        for tag, some in value.items()
     )
 
 
 FORMS: Mapping[str, tuple[Callable[[Json], bool], str]] = {
     "name": (_text, "text"),
-    "login": (_matching(r"[^:\x00-\x1f\x7f]*[^:\s\x00-\x1f\x7f][^:\x00-\x1f\x7f]*"), "text without a colon"),
+    "login": (_matching(r"[^:\x00-\x1f\x7f]+"), "text without a colon"),
     "email": (_matching(r"[^\s@<>(),;:\"\[\]\\]+@[^\s@<>(),;:\"\[\]\\]+"), "an e-mail address"),
     "mobilePhone": (_matching(r"\+?[0-9]{6,20}"), "a phone number: 6 to 20 digits, + in front or not"),
     "status": (
@@ -56,13 +71,15 @@ FORMS: Mapping[str, tuple[Callable[[Json], bool], str]] = {
     "healthcarePartyId": (_text, "the id of a healthcare party"),
     "patientId": (_text, "the id of a patient"),
     "deviceId": (_text, "the id of a device"),
-    "autoDelegations": (_lists_of_text, "lists of data owner ids by what is shared with them"),
+    "autoDelegations": (_delegations, "lists of data owner ids by iCure's delegation tags, such as all"),
     "password": (
-        lambda value: isinstance(value, str) and len(value) >= SHORTEST_PASSWORD,
-        f"text of {SHORTEST_PASSWORD} characters at least",
+        _matching(rf"(?s).{{{SHORTEST_PASSWORD},}}"),
+        f"text of {SHORTEST_PASSWORD} to {LONGEST_TEXT} characters",
     ),
 }
-"""What may be said of a user, and what it must look like."""
+"""What may be said of a user, and what it must look like; no text is longer than `LONGEST_TEXT`."""
+BY_ADMINISTRATORS = ("status", "healthcarePartyId", "patientId", "deviceId")
+"""What iCure lets nobody else change; it leaves these as they are without a word."""
 NAMES = ("login", "email", "mobilePhone")
 SHOWN = ("id", "rev", "created", *(name for name in FORMS if name != "password"), "groupId", "roles")
 
@@ -93,13 +110,18 @@ def shown(user: Entity) -> Entity:
     return {name: user[name] for name in SHOWN if user.get(name) not in (None, [], {})}
 
 
-def find(client: Client, given: Mapping[str, str]) -> tuple[list[Entity], str]:
+def find(client: Client, asked: Iterable[tuple[str, str]]) -> tuple[list[Entity], str]:
     """Returns users and where the next page begins, empty at the end.
 
-    `given` holds one criterion or none (`email`, `mobilePhone`, `patientId`, `healthcarePartyId`, `search`), and
+    `asked` holds one criterion or none (`email`, `mobilePhone`, `patientId`, `healthcarePartyId`, `search`), and
     `limit` and `start`. Raises `Invalid`, and `Forbidden` for who is no administrator.
     """
-    limit = given.get("limit", "100")
+    given: dict[str, str] = {}
+    for name, value in asked:
+        if name in given or not value.strip():
+            raise Invalid("Each parameter is given once and says something.")
+        given[name] = value
+    limit, start = given.get("limit", "100"), given.get("start", "")
     if not re.fullmatch("[1-9][0-9]{0,3}", limit) or int(limit) > MOST_USERS:
         raise Invalid(f"limit is a whole number from 1 to {MOST_USERS}.")
     criteria = {name: value for name, value in given.items() if name not in ("limit", "start")}
@@ -111,9 +133,11 @@ def find(client: Client, given: Mapping[str, str]) -> tuple[list[Entity], str]:
             found = FINDING[name](client, value)
         if isinstance(found, list):
             return [shown(user) for user in found], ""
-        rows, following = client.users(found, given.get("start", ""), int(limit))
+        rows, following = client.users(found, start, int(limit))
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
+    if start and not rows:
+        raise Invalid("The user with whom this page begins is there no more: begin again without start.")
     return [shown(user) for user in rows], following
 
 
@@ -141,7 +165,7 @@ FINDING: Mapping[str, Callable[[Client, str], Entity | list[Entity]]] = {
 def read(client: Client, user_id: str) -> Entity:
     """Returns a user. Raises `NotFound`, for deleted ones too, and `Forbidden`."""
     try:
-        user = client.read(PATH, user_id)
+        user = None if user_id in NO_IDS else client.read(PATH, user_id)
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
     if user is None or user.get("deletionDate"):
@@ -149,12 +173,11 @@ def read(client: Client, user_id: str) -> Entity:
     return user
 
 
-def create(client: Client, sent: Entity) -> Entity:
+def create(client: Client, sent: Entity, user_id: str | None = None) -> Entity:
     """Returns the new user. Raises `Invalid`, `Duplicate` for a name that is taken, `Forbidden`."""
     said = _checked(sent)
-    if not any(name in said for name in NAMES):
-        raise Invalid(f"One of {', '.join(NAMES)} must be given.")
-    return _written(client, said, lambda: client.create(PATH, {"id": str(uuid.uuid4()), **_as_icure(said)}))
+    user = {"id": user_id or str(uuid.uuid4()), **_as_icure(said)}
+    return _written(client, said, lambda: client.create(PATH, user))
 
 
 def update(client: Client, user_id: str, sent: Entity, version: str | None) -> Entity:
@@ -167,6 +190,9 @@ def update(client: Client, user_id: str, sent: Entity, version: str | None) -> E
     user = read(client, user_id)
     if version not in (None, user["rev"]):
         raise PreconditionFailed("The user was changed meanwhile.")
+    _check_allowed(
+        client, [name for name in BY_ADMINISTRATORS if said.get(name) not in (None, user.get(name))]
+    )
     rest = {name: value for name, value in user.items() if name not in FORMS}
     return _written(client, {**said, "id": user_id}, lambda: client.modify(PATH, {**rest, **_as_icure(said)}))
 
@@ -189,7 +215,7 @@ def tokens(client: Client) -> list[Token]:
     found = [
         Token(name, t["creationTime"], t["validity"])
         for name, t in known.items()
-        if not t.get("deletionDate")
+        if not t.get("deletionDate") and t["validity"] != ENDED
     ]
     return sorted((t for t in found if t.ends is None or t.ends > now), key=lambda t: t.ends or float("inf"))
 
@@ -216,21 +242,40 @@ def end_token(client: Client, user_id: str, name: str) -> None:
     """Ends a token of the caller within a second, by another that nobody knows. Raises `NotFound`."""
     if name not in {token.name for token in tokens(client)}:
         raise NotFound("You have no token with this name.")
-    client.create_token(user_id, name, 1)
+    client.create_token(user_id, name, ENDED)
 
 
 def _checked(sent: Entity) -> Entity:
     """Returns what was sent of a user. Raises `Invalid` with everything that is wrong with it."""
-    issues = [Issue("invalid", "This is not known of a user here.") for _ in sent.keys() - FORMS.keys()][:1]
+    issues = [
+        Issue(
+            "invalid",
+            "This is not known of a user here.",
+            name if re.fullmatch("[A-Za-z]{1,64}", name) else None,
+        )
+        for name in sent
+        if name not in FORMS
+    ]
     said = {name: value for name, value in sent.items() if value is not None}
     issues += [
         Issue("invalid", f"This must be {form}.", name)
         for name, (fits, form) in FORMS.items()
         if name in said and not fits(said[name])
     ]
+    if not issues and not any(name in said for name in NAMES):
+        issues.append(Issue("required", f"One of {', '.join(NAMES)} must be given."))
     if issues:
         raise Invalid(issues=issues)
     return said
+
+
+def _check_allowed(client: Client, changed: Sequence[str]) -> None:
+    """Raises `Forbidden` when something changes that only administrators change, and the caller is none."""
+    try:
+        if changed:
+            client.users_by_login("", 1)
+    except Forbidden as e:
+        raise Forbidden(issues=[Issue("forbidden", ONLY_ADMINISTRATORS, name) for name in changed]) from e
 
 
 def _as_icure(said: Entity) -> Entity:
@@ -255,9 +300,12 @@ def _written(client: Client, said: Entity, write: Callable[[], Entity]) -> Entit
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
     except Unprocessable as e:
-        names = taken(client, said)
+        try:
+            names = taken(client, said)
+        except Forbidden:
+            names = []
         if not names:
-            raise
+            raise Unprocessable("iCure refuses this; perhaps another user has one of the names.") from e
         raise Duplicate(
             issues=[Issue("duplicate", "Another user has this already.", n) for n in names]
         ) from e

@@ -6,23 +6,25 @@ import datetime
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fhir.resources.R4B.operationdefinition import OperationDefinition
 
-from bridge.app import create_app
+from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config, read_config
 from bridge.errors import MailFailed, MailTimeout
 from bridge.mail import Mail
-from tests.helpers import Account, Caller, assert_outcome, free_port, stored
+from tests.helpers import Account, Caller, Counting, assert_outcome, free_port, stored
 from tests.smtp import Server, smtp_serving
 
 SENDER = "Clinic <no-reply@clinic.example>"
@@ -142,6 +144,10 @@ TELECOMS = {
         [("email", "old", "o@x.example"), ("email", "work", "w@x.example")],
         "w@x.example",
     ),
+    "an address before what is none": (
+        [("email", "home", "somewhere"), ("email", "work", "w@x.example")],
+        "w@x.example",
+    ),
     "e-mail before mobile": (
         [("phone", "mobile", "+32470000001"), ("email", "old", "o@x.example")],
         "o@x.example",
@@ -168,7 +174,7 @@ def test_a_mobile_number_of_the_inviter_is_enough(start: Callable[..., Caller], 
 
 UNMET = {
     "no telecom": ([], "no e-mail", "Patient.telecom"),
-    "mobile only": ([("phone", "mobile", "+32470000001")], "mobile number only", "Patient.telecom"),
+    "mobile only": ([("phone", "mobile", "+32470000001")], "/rest/icdx/v1/users", "Patient.telecom"),
     "telephone only": ([("phone", "home", "+3225551234")], "no e-mail", "Patient.telecom"),
     "no e-mail address": ([("email", "home", "somewhere")], "no e-mail address", "Patient.telecom"),
     "header in it": ([("email", "home", "a@b.example\nBcc: c@d.example")], "no e-mail", "Patient.telecom"),
@@ -267,19 +273,101 @@ def test_without_a_mail_server_nobody_is_invited(esmith: Caller, data_dir: Path)
     assert stored(data_dir) == before
 
 
-REFUSED = {"refused": "550", "full": "452"}
+def test_a_message_that_is_refused_leaves_no_user(doctor: Caller) -> None:
+    patient_id = argan(doctor, "full@moliere.example")
+    for _ in range(2):
+        answer = invited(doctor, patient_id)
+        assert_outcome(answer, 502, "transient")
+        assert "452" in answer.text
+        assert "removed again" in answer.text
+        assert "full@" not in answer.text
+        assert users_of(doctor, patient_id) == []
 
 
-@pytest.mark.parametrize(("name", "code"), REFUSED.items())
-def test_a_message_that_is_refused_leaves_no_user(doctor: Caller, name: str, code: str) -> None:
-    patient_id = argan(doctor, f"{name}@moliere.example")
+@pytest.mark.parametrize(("address", "words"), [("refused@x.example", "550"), ("é@x.example", "ASCII")])
+def test_an_address_that_gets_no_mail_is_a_condition_that_fails(
+    doctor: Caller, address: str, words: str
+) -> None:
+    patient_id = argan(doctor, address)
+    for _ in range(2):
+        answer = invited(doctor, patient_id)
+        assert_outcome(answer, 422, "business-rule", "Patient.telecom")
+        assert words in answer.text
+        assert "removed again" in answer.text
+        assert address not in answer.text
+        assert users_of(doctor, patient_id) == []
+
+
+def test_of_two_patients_with_one_address_one_is_invited(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    patients = [argan(doctor) for _ in range(4)]
+    with ThreadPoolExecutor(len(patients)) as pool:
+        answers = list(pool.map(lambda patient_id: invited(doctor, patient_id), patients))
+    (well,) = (answer for answer in answers if answer.status_code == 200)
+    for refused in answers:
+        if refused is not well:
+            assert_outcome(refused, 422, "business-rule", "Patient.telecom")
+    assert len(inbox()) == 1
+
+
+class Faulty(Counting):
+    """Lets one call fail, before it arrives or after."""
+
+    at, arrives = 0, False
+
+    def send(self, request: Any, **options: Any) -> Any:
+        if len(self.calls) + 1 != self.at:
+            return super().send(request, **options)
+        self.calls.append(("", "", b""))
+        if self.arrives:
+            self.inner.send(request, **options)
+        raise requests.ReadTimeout
+
+
+WRITES = 2
+"""Calls with which an invitation changes something in iCure; they are its last."""
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_no_user_is_left_over_whichever_write_fails(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]], arrives: bool
+) -> None:
+    session = doctor.app.extensions["bridge"].upstream.session
+    faulty = Faulty(session.get_adapter(EMBEDDED_URL))
+    session.mount(EMBEDDED_URL, faulty)
+    warm = argan(doctor, "warm@moliere.example")
+    faulty.told()
+    assert invited(doctor, warm).status_code == 200
+    calls = len(faulty.told())
+    for at in range(calls - WRITES + 1, calls + 1):
+        patient_id = argan(doctor, f"argan{at}@moliere.example")
+        faulty.told()
+        faulty.at, faulty.arrives = at, arrives
+        assert_outcome(invited(doctor, patient_id), 504, "timeout")
+        faulty.at = 0
+        assert users_of(doctor, patient_id) == []
+        assert invited(doctor, patient_id).status_code == 200
+    assert len(inbox()) == 1 + WRITES
+
+
+def test_a_user_that_may_be_left_over_is_named(doctor: Caller, smtp: Server) -> None:
+    session = doctor.app.extensions["bridge"].upstream.session
+
+    class Down(Counting):
+        def send(self, request: Any, **options: Any) -> Any:
+            if any(path == "user" and method == "POST" for method, path, _ in self.calls):
+                raise requests.ConnectionError
+            return super().send(request, **options)
+
+    down, up = Down(session.get_adapter(EMBEDDED_URL)), session.get_adapter(EMBEDDED_URL)
+    patient_id = argan(doctor)
+    session.mount(EMBEDDED_URL, down)
     answer = invited(doctor, patient_id)
-    assert_outcome(answer, 502, "transient")
-    assert code in answer.text
-    assert "removed again" in answer.text
-    assert f"{name}@" not in answer.text
-    assert users_of(doctor, patient_id) == []
-    assert_outcome(invited(doctor, patient_id), 502)
+    session.mount(EMBEDDED_URL, up)
+    assert_outcome(answer, 502, "incomplete")
+    (user,) = users_of(doctor, patient_id)
+    assert user["id"] in answer.text
 
 
 def test_a_server_that_breaks_off_may_have_sent_it(doctor: Caller) -> None:

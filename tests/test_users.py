@@ -82,11 +82,13 @@ def test_a_name_that_another_has_is_refused_and_told(
 
 
 BAD = {
-    "nobody": ({}, None),
-    "no name to log in with": ({"name": "John", "password": PASSWORD}, None),
-    "unknown member": ({"login": "x", "passwordHash": PASSWORD}, None),
-    "own id": ({"login": "x", "id": "mine"}, None),
-    "administrator": ({"login": "x", "systemMetadata": {"isAdmin": True}}, None),
+    "unknown member": ({"login": "x", "passwordHash": PASSWORD}, "passwordHash"),
+    "unknown member with a strange name": ({"login": "x", "ü ": PASSWORD}, None),
+    "own id": ({"login": "x", "id": "mine"}, "id"),
+    "administrator": ({"login": "x", "systemMetadata": {"isAdmin": True}}, "systemMetadata"),
+    "long login": ({"login": "x" * 256}, "login"),
+    "long name": ({"login": "x", "name": "x" * 256}, "name"),
+    "long password": ({"login": "x", "password": "x" * 256}, "password"),
     "login of spaces": ({"login": "  "}, "login"),
     "login with a colon": ({"login": "a:b"}, "login"),
     "login that is a number": ({"login": 1}, "login"),
@@ -95,6 +97,7 @@ BAD = {
     "short password": ({"login": "x", "password": "short"}, "password"),
     "status": ({"login": "x", "status": "GONE"}, "status"),
     "delegations": ({"login": "x", "autoDelegations": {"all": "me"}}, "autoDelegations"),
+    "delegations of nothing": ({"login": "x", "autoDelegations": {"everything": ["me"]}}, "autoDelegations"),
 }
 
 
@@ -104,6 +107,29 @@ def test_what_is_no_user_is_refused_with_its_place(
 ) -> None:
     before = stored(data_dir)
     assert_outcome(esmith.post(USERS, body), 400, "invalid", path)
+    assert stored(data_dir) == before
+
+
+@pytest.mark.parametrize("body", [{}, {"name": "John", "password": PASSWORD}, {"login": None}])
+def test_a_user_without_a_name_to_log_in_with_is_refused(
+    esmith: Caller, john: dict[str, Any], data_dir: Path, body: Any
+) -> None:
+    before = stored(data_dir)
+    for answer in (esmith.post(USERS, body), esmith.send("PUT", f"{USERS}/{john['id']}", body)):
+        assert_outcome(answer, 400, "required")
+        assert "login, email, mobilePhone" in answer.text
+    assert stored(data_dir) == before
+
+
+@pytest.mark.parametrize("name", ["current", "matches", "byIds", "filter", "..", "%2e%2e", "%00"])
+def test_a_path_of_icure_is_no_user(esmith: Caller, data_dir: Path, name: str) -> None:
+    before = stored(data_dir)
+    for answer in (
+        esmith.get(f"{USERS}/{name}"),
+        esmith.send("PUT", f"{USERS}/{name}", {"login": "x"}),
+        esmith.delete(f"{USERS}/{name}"),
+    ):
+        assert_outcome(answer, 404)
     assert stored(data_dir) == before
 
 
@@ -154,7 +180,23 @@ def test_users_come_in_pages(esmith: Caller) -> None:
     assert sorted(seen) == ["esmith", "jdoe", *(f"user{at}" for at in range(5))]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "unknown=1", "email=a@b&search=x"])
+def test_a_page_that_begins_with_a_user_who_was_removed_is_refused_and_not_taken_for_the_end(
+    esmith: Caller,
+) -> None:
+    for at in range(3):
+        assert esmith.post(USERS, {"login": f"user{at}"}).status_code == 201
+    following = esmith.get(f"{USERS}?limit=2").json["next"]
+    assert esmith.delete(f"{USERS}/{following}").status_code == 204
+    assert_outcome(esmith.get(f"{USERS}?limit=2&start={following}"), 400, "invalid")
+
+
+MISASKED = [
+    *("limit=0", "limit=x", "limit=1001", "unknown=1", "email=a@b&search=x"),
+    *("email=", "search=%20", "limit=1&limit=2", "email=a@b&email=c@d", "start=nobody"),
+]
+
+
+@pytest.mark.parametrize("query", MISASKED)
 def test_what_users_are_not_found_by_is_refused(esmith: Caller, query: str) -> None:
     assert_outcome(esmith.get(f"{USERS}?{query}"), 400, "invalid")
 
@@ -172,6 +214,42 @@ def test_only_administrators_manage_users(esmith: Caller, jdoe: Caller, data_dir
     ):
         assert_outcome(answer, 403, "forbidden")
         assert "administrators" in answer.text
+    assert stored(data_dir) == before
+
+
+@pytest.fixture
+def himself(esmith: Caller, jdoe: Caller) -> str:
+    """The path of the user that jdoe is."""
+    owner = jdoe.account["dataOwnerId"]
+    return f"{USERS}/{esmith.get(f'{USERS}?healthcarePartyId={owner}').json['users'][0]['id']}"
+
+
+def test_everybody_changes_ones_own_password(jdoe: Caller, himself: str) -> None:
+    changed = jdoe.send("PUT", himself, {"login": "jdoe", "password": PASSWORD})
+    assert changed.status_code == 200, changed.text
+    assert changed.json["healthcarePartyId"] == jdoe.account["dataOwnerId"]
+    assert log_in(jdoe, "jdoe", PASSWORD) == 200
+
+
+@pytest.mark.parametrize("name", ["status", "healthcarePartyId", "patientId", "deviceId"])
+def test_who_is_no_administrator_changes_nothing_else_of_oneself(
+    jdoe: Caller, himself: str, data_dir: Path, name: str
+) -> None:
+    before = stored(data_dir)
+    body = {"login": "jdoe", "password": PASSWORD, name: "DISABLED"}
+    assert_outcome(jdoe.send("PUT", himself, body), 403, "forbidden", name)
+    assert stored(data_dir) == before
+    assert log_in(jdoe, "jdoe", PASSWORD) == 401
+
+
+@pytest.mark.parametrize("body", [{"login": "esmith"}, {"login": "jdoe", "email": JOHN["email"]}])
+def test_who_may_not_look_for_others_learns_not_who_has_a_name(
+    jdoe: Caller, john: dict[str, Any], himself: str, data_dir: Path, body: Any
+) -> None:
+    before = stored(data_dir)
+    refused = jdoe.send("PUT", himself, body)
+    assert_outcome(refused, 422, "processing")
+    assert "another user" in refused.text
     assert stored(data_dir) == before
 
 
@@ -202,10 +280,17 @@ def test_a_token_works_like_the_password_until_it_is_ended(esmith: Caller, app: 
     assert listed["name"] == "phone"
 
     assert esmith.delete(f"{TOKENS}/phone").status_code == 204
-    time.sleep(1.1)
     assert log_in(esmith, "esmith", token) == 401
     assert esmith.get(TOKENS).json == {"tokens": []}
     assert_outcome(esmith.delete(f"{TOKENS}/phone"), 404, "not-found")
+
+
+def test_a_token_ends_by_itself(esmith: Caller) -> None:
+    token = esmith.post(TOKENS, {"seconds": 2}).json["token"]
+    assert log_in(esmith, "esmith", token) == 200
+    time.sleep(2.1)
+    assert log_in(esmith, "esmith", token) == 401
+    assert esmith.get(TOKENS).json == {"tokens": []}
 
 
 def test_a_token_with_the_same_name_replaces_the_first(esmith: Caller) -> None:

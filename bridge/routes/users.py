@@ -16,7 +16,7 @@ bp = Blueprint("users", __name__, url_prefix="/rest/icdx/v1")
 @bp.get("/users")
 def find_users() -> Response:
     """Finds users: all, or by email, mobilePhone, patientId, healthcarePartyId or search."""
-    found, following = users.find(_login().client, request.args)
+    found, following = users.find(_login().client, request.args.items(multi=True))
     return jsonify({"users": found, **({"next": following} if following else {})})
 
 
