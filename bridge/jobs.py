@@ -13,12 +13,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from bridge.errors import BridgeError, Interrupted, NotFound, Throttled, explain, outcome
+from bridge.errors import BridgeError, Interrupted, NotFound, StateUnavailable, Throttled, explain, outcome
 from bridge.state import Hold, State
 
 KIND = "job"
@@ -61,15 +62,15 @@ def begin(
         raise Throttled("There are enough jobs running; try again later.", headers={"Retry-After": "30"})
     job_id = str(uuid.uuid4())
     name = _name(user, job_id)
-    try:
+    with ExitStack() as undoing:
+        undoing.callback(_FREE.release)
         hold = state.hold(KIND, name)
         assert hold is not None  # noqa: S101  nobody else knows this name
+        undoing.callback(hold.release)
         _keep(state, name, Job())
         running = _Running(state, name, hold, unexpected)
         threading.Thread(target=running.run, args=(work,), name=KIND, daemon=True).start()
-    except BaseException:
-        _FREE.release()
-        raise
+        undoing.pop_all()
     return job_id
 
 
@@ -106,19 +107,24 @@ class _Running:
 
     def run(self, work: Callable[[Told], tuple[Any, str | None]]) -> None:
         try:
-            try:
-                resource, version = work(self.told)
-                self._put(Job(status=200, resource=resource, version=version))
-            except Cancelled:
-                pass
-            except Exception as e:  # noqa: BLE001  whatever it is, whoever waits is told
-                status, issues, _ = explain(e)
-                if status == 500:
-                    self.unexpected(e)
-                self._put(Job(status=status, resource=outcome(issues)))
+            with suppress(Cancelled, StateUnavailable):  # nobody waits for it, or it is told as broken off
+                self._put(self._ended(work))
         finally:
             self.hold.release()
             _FREE.release()
+
+    def _ended(self, work: Callable[[Told], tuple[Any, str | None]]) -> Job:
+        """Returns the job with what its work came to. Raises `Cancelled`."""
+        try:
+            resource, version = work(self.told)
+        except Cancelled:
+            raise
+        except Exception as e:  # noqa: BLE001  whatever it is, whoever waits is told
+            status, issues, _ = explain(e)
+            if status == 500:
+                self.unexpected(e)
+            return Job(status=status, resource=outcome(issues))
+        return Job(status=200, resource=resource, version=version)
 
     def told(self, progress: str) -> None:
         """Keeps how far the job is. Raises `Cancelled` when nobody waits for it any more, and when its lock is lost."""

@@ -13,18 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from bridge import jobs
 from bridge.errors import BusinessRule, Interrupted, NotFound, StateUnavailable, Throttled
 from bridge.jobs import Job, Told
-from bridge.state import Sqlite, State
+from bridge.state import State
+from tests.helpers import redis_serving
+from tests.test_state import eventually, opened, taken_away
 
-SECRET = b"s" * 32
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Each test runs over both kinds of state."""
+    return str(request.getfixturevalue({"sqlite": "tmp_path", "redis": "redis_url"}[request.param]))
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    return State(Sqlite(tmp_path), SECRET)
+def state(place: str) -> State:
+    return opened(place, lease_seconds=2)
 
 
 def quiet(error: BaseException) -> None:
@@ -130,7 +137,7 @@ def test_a_worker_runs_so_many_jobs_at_once(state: State) -> None:
     ended(state, "ann", job_id)
 
 
-def _forever(folder: Path, told: Any) -> None:
+def _forever(place: str, told: Any) -> None:
     def work(tell: Told) -> tuple[Any, str | None]:
         tell("50 of 200 documents are done.")
         told.put(job_id.get())
@@ -138,38 +145,49 @@ def _forever(folder: Path, told: Any) -> None:
         raise AssertionError
 
     job_id: queue.Queue[str] = queue.Queue()
-    job_id.put(jobs.begin(State(Sqlite(folder), SECRET), "ann", work, quiet))
+    job_id.put(jobs.begin(opened(place, lease_seconds=2), "ann", work, quiet))
     threading.Event().wait()
 
 
-def test_a_job_whose_worker_was_killed_is_told_as_broken_off(state: State, tmp_path: Path) -> None:
+def is_broken_off(state: State, job_id: str) -> bool:
+    try:
+        jobs.look(state, "ann", job_id)
+    except Interrupted:
+        return True
+    return False
+
+
+def test_a_job_whose_worker_was_killed_is_told_as_broken_off(state: State, place: str) -> None:
     fresh = multiprocessing.get_context("spawn")
     told = fresh.Queue()
-    worker = fresh.Process(target=_forever, args=(tmp_path, told))
+    worker = fresh.Process(target=_forever, args=(place, told))
     worker.start()
     job_id = told.get(timeout=60)
     assert jobs.look(state, "ann", job_id) == Job("50 of 200 documents are done.")
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
+    eventually(lambda: is_broken_off(state, job_id))
     with pytest.raises(Interrupted, match="50 of 200"):
         jobs.look(state, "ann", job_id)
     jobs.cancel(state, "ann", job_id)
+    with pytest.raises(NotFound):
+        jobs.look(state, "ann", job_id)
 
 
-def test_a_job_that_lost_its_lock_ends(state: State, tmp_path: Path) -> None:
+def test_a_job_that_lost_its_lock_ends(state: State, place: str) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def work(tell: Told) -> tuple[Any, str | None]:
         begun.set()
         assert go_on.wait(30)
-        tell("on")
-        raise AssertionError
+        while True:
+            tell("on")
+            time.sleep(0.01)
 
     job_id = jobs.begin(state, "ann", work, quiet)
     assert begun.wait(30)
-    for file in (tmp_path / "locks").iterdir():
-        file.unlink()
+    taken_away(state, place, jobs.KIND, f"ann\0{job_id}")
     go_on.set()
     deadline = time.monotonic() + 30
     while True:
@@ -181,3 +199,38 @@ def test_a_job_that_lost_its_lock_ends(state: State, tmp_path: Path) -> None:
             break
         assert time.monotonic() < deadline
     assert job.status == StateUnavailable.status
+
+
+def test_a_job_that_was_cancelled_and_then_failed_is_forgotten(state: State) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(tell: Told) -> tuple[Any, str | None]:
+        begun.set()
+        assert go_on.wait(30)
+        raise BusinessRule("not so")
+
+    job_id = jobs.begin(state, "ann", work, quiet)
+    assert begun.wait(30)
+    jobs.cancel(state, "ann", job_id)
+    go_on.set()
+    eventually(lambda: not any(t.name == jobs.KIND for t in threading.enumerate()))
+    with pytest.raises(NotFound):
+        jobs.look(state, "ann", job_id)
+
+
+def test_a_job_whose_answer_cannot_be_kept_is_told_as_broken_off(tmp_path: Path) -> None:
+    """A worker has room for others afterwards."""
+    with redis_serving(tmp_path) as (_, url):
+        state = opened(url, lease_seconds=2)
+        go_on = threading.Event()
+        job_id = jobs.begin(state, "ann", lambda tell: ({}, str(go_on.wait(30))), quiet)
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory", "1")
+            for _ in range(2 * jobs.AT_ONCE):
+                with pytest.raises(StateUnavailable):
+                    jobs.begin(state, "ann", lambda tell: ({}, None), quiet)
+            go_on.set()
+            eventually(lambda: not any(t.name == jobs.KIND for t in threading.enumerate()))
+            client.config_set("maxmemory", "0")
+        eventually(lambda: is_broken_off(state, job_id))
+        ended(state, "ann", jobs.begin(state, "ann", lambda tell: ({}, None), quiet))

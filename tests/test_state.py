@@ -245,9 +245,9 @@ def test_a_hold_is_waited_for(state: State) -> None:
     assert state.hold("kind", "name", wait=30)
 
 
-def taken_away(state: State, place: str) -> None:
+def taken_away(state: State, place: str, kind: str = "kind", name: str = "name") -> None:
     """Removes the hold behind its owner's back."""
-    hidden = state._hide("kind", "name")
+    hidden = state._hide(kind, name)
     if place.startswith("redis://"):
         with redis.Redis.from_url(place) as client:
             assert client.delete(f"fhir-bridge:hold:{hidden}")
