@@ -5,7 +5,8 @@ patient's id in its delegations. When and by whom stands in clear, the patient's
 
 Strategy: a read only notes what it showed. A thread of each worker makes the entities and sends them in batches. It
 takes a twelfth of one processor, so that reads lose less than a tenth, and as much as it needs while more than half of
-the room is taken. What arrived although its answer was lost is known by its id when it is sent again.
+the room is taken. What arrived although its answer was lost is known by its id when it is sent again. What cannot be
+sent goes to the end of the line, so that it holds up nothing else for long.
 
 Rule: nothing here fails a read. What cannot be written is counted, and told in the log of the process.
 """
@@ -16,14 +17,21 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bridge.auth import ADMINISTRATIVE, Caller
 from bridge.crypto import envelope
 from bridge.crypto.keyring import Keyring
 from bridge.crypto.manifest import Manifests
-from bridge.errors import BridgeError, StateUnavailable, Throttled, UpstreamFailed, UpstreamTimeout
+from bridge.errors import (
+    BridgeError,
+    BusinessRule,
+    StateUnavailable,
+    Throttled,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
 from bridge.upstream import Client
 from mappings.values import Entity
 
@@ -32,6 +40,8 @@ USER_ACCESS = "USER_ACCESS"
 DETAIL = "shown through FHIR"
 ROOM = 20_000
 BATCH = 50
+MOST_UNSENT = 20
+"""As many times something is made into entities that cannot be sent; the rest waits as it is."""
 PAUSE_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 0.5, 5.0
 SHARE = 0.08
 """Of one processor."""
@@ -79,7 +89,7 @@ class AccessLog:
     @property
     def waiting(self) -> int:
         """How much is not written yet."""
-        return len(self._waiting) + sum(len(entities) for _, entities in self._unsent)
+        return len(self._waiting) + sum(len(entities) for _, entities in tuple(self._unsent))
 
     def lost(self) -> int:
         """Returns how much was lost since this was asked last."""
@@ -87,15 +97,24 @@ class AccessLog:
         return lost
 
     def write(self) -> None:
-        """Writes a batch: what could not be sent before, else what was shown first. Raises what passes by itself."""
+        """Writes what was shown first, then what could not be sent before.
+
+        Raises what passes by itself, when nothing could be sent.
+        """
         with self._writing:
-            if not self._unsent:
-                some = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-                self._unsent.extend(self._made(some))
-            while self._unsent:
-                client, entities = self._unsent[0]
-                self._send(client, entities)
-                self._unsent.popleft()
+            if len(self._unsent) < MOST_UNSENT:
+                self._make()
+            sent = False
+            for _ in range(len(self._unsent)):
+                try:
+                    self._send(*self._unsent[0])
+                except PASSING:
+                    self._unsent.rotate(-1)
+                    if not sent:
+                        raise
+                else:
+                    self._unsent.popleft()
+                    sent = True
 
     def pause(self, took_seconds: float) -> float:
         """Returns how long to do nothing after a batch that took so much of the processor."""
@@ -119,35 +138,47 @@ class AccessLog:
     def stop(self, seconds: float) -> None:
         """Writes what is left, for so long at most; what is left then is lost."""
         self._stopping.set()
-        ends = time.monotonic() + seconds
-        try:
-            while self.waiting and time.monotonic() < ends:
-                self.write()
-        except PASSING:
-            pass
+        finishing = threading.Thread(target=self._finish, name="access log", daemon=True)
+        finishing.start()
+        finishing.join(seconds)
         self._lost += self.waiting
 
-    def _made(self, some: Iterable[Shown]) -> list[tuple[Client, list[Entity]]]:
-        """Returns the entities to be sent, by the client of who was shown them."""
-        by_client: dict[int, tuple[Client, list[Entity]]] = {}
-        for shown in some:
+    def _finish(self) -> None:
+        """Writes until nothing is left or all that is left fails."""
+        failed = 0
+        while self.waiting and failed <= len(self._unsent):
+            try:
+                self.write()
+                failed = 0
+            except PASSING:
+                failed += 1
+
+    def _make(self) -> None:
+        """Makes entities to be sent, by the client of who was shown them; what cannot be made now goes on waiting."""
+        by_client: dict[int, list[Entity]] = {}
+        for _ in range(min(BATCH, len(self._waiting))):
+            shown = self._waiting[0]
             client = shown.caller.client
             try:
                 entity = self._entity(shown)
             except PASSING:
-                self._waiting.append(shown)
-                continue
-            except BridgeError:  # its key was taken away meanwhile, or somebody who is to read it has none
+                self._waiting.rotate(-1)
+                raise
+            except BridgeError:  # its key was taken away meanwhile
                 self._lost += 1
-                continue
-            by_client.setdefault(id(client), (client, []))[1].append(entity)
+            else:
+                if id(client) not in by_client:
+                    by_client[id(client)] = []
+                    self._unsent.appendleft((client, by_client[id(client)]))
+                by_client[id(client)].append(entity)
+            self._waiting.popleft()
             time.sleep(0)  # whoever reads goes first
-        return list(by_client.values())
 
     def _entity(self, shown: Shown) -> Entity:
-        metadata = envelope.new_metadata(
-            shown.keyring, TYPE, owning_id=shown.patient_id, delegates=shown.caller.delegates(ADMINISTRATIVE)
-        )
+        try:
+            metadata = _metadata(shown, shown.caller.delegates(ADMINISTRATIVE))
+        except BusinessRule:  # one of them has no key: better a log that fewer read than none
+            metadata = _metadata(shown, ())
         entity: Entity = {
             "id": str(uuid.uuid4()),
             "created": shown.at,
@@ -172,3 +203,7 @@ class AccessLog:
             raise
         except BridgeError:
             self._lost += len(entities)
+
+
+def _metadata(shown: Shown, delegates: Sequence[str]) -> envelope.NewMetadata:
+    return envelope.new_metadata(shown.keyring, TYPE, owning_id=shown.patient_id, delegates=delegates)

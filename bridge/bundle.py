@@ -276,7 +276,7 @@ class _Transaction:
             self.met[name] = record
         one = self.incoming.pop(entry.index)
         if record := self.met.get(name):
-            self.settled[entry.index] = Answer.of(record)
+            self.settled[entry.index] = Answer.of(self.scope, record)
             if one.full_url:
                 self.there[one.full_url] = record
         elif one.full_url:

@@ -51,16 +51,15 @@ class Answer:
     warnings: Sequence[Issue] = ()
 
     @classmethod
-    def of(cls, record: Record) -> Answer:
-        """Returns the answer that shows a record."""
+    def of(cls, scope: Scope, record: Record) -> Answer:
+        """Returns the answer that shows the caller a record."""
+        scope.shown([record])
         return cls(200, record.resource, record.location, record.version, record.modified)
 
 
 def read(scope: Scope, resource_type: str, logical_id: str) -> Answer:
     """Answers a read by server id or client id. https://hl7.org/fhir/R4/http.html#read"""
-    record = locate(scope, resource_type, logical_id)
-    scope.shown([record])
-    return Answer.of(record)
+    return Answer.of(scope, locate(scope, resource_type, logical_id))
 
 
 def transact(
@@ -143,7 +142,7 @@ def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:
     with alone(scope, one.resource_type, criteria) as hold:
         record = match(scope, one.resource_type, criteria)
         hold.check()
-        return create(scope, one) if record is None else Answer.of(record)
+        return create(scope, one) if record is None else Answer.of(scope, record)
 
 
 def update_where(scope: Scope, one: Incoming, condition: str, if_match: str | None = None) -> Answer:
@@ -178,7 +177,8 @@ def patch(
 
 
 def patched(scope: Scope, record: Record, change: Patch, path: str) -> Incoming:
-    """Returns the record's resource with the patch applied, checked, ready to be written over it."""
+    """Returns the record's resource with the patch applied, checked, ready to be written over it and to be shown."""
+    scope.shown([record])
     resource = change(record.resource)
     if (resource.get("resourceType"), resource.get("id")) != (record.resource_type, record.id):
         raise Unprocessable("A patch cannot change type or id.", f"{path}.id")
@@ -207,21 +207,25 @@ def history(scope: Scope, resource_type: str, logical_id: str) -> list[Record]:
 
     https://hl7.org/fhir/R4/http.html#history
     """
+    versions = _versions(scope, resource_type, logical_id)
+    scope.shown({one.id: one for one in versions if not one.deleted}.values())
+    return versions
+
+
+def _versions(scope: Scope, resource_type: str, logical_id: str) -> list[Record]:
     record = find(scope, resource_type, logical_id)
     if record is None:
         raise NotFound()
-    if not record.deleted:
-        scope.shown([record])
     return home_of(resource_type).versions(scope, record)
 
 
 def vread(scope: Scope, resource_type: str, logical_id: str, version: str) -> Answer:
     """Answers a read of one version, as far as iCure keeps versions. https://hl7.org/fhir/R4/http.html#vread"""
-    for record in history(scope, resource_type, logical_id):
+    for record in _versions(scope, resource_type, logical_id):
         if record.version == version:
             if record.deleted:
                 raise Gone()
-            return Answer.of(record)
+            return Answer.of(scope, record)
     raise NotFound("This version is not kept.")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,13 @@ from tests.helpers import (
 from tests.sdk.client import Sdk, install
 
 READ = f"Patient/{DEMO_PATIENT}"
+
+
+@pytest.fixture
+def jdoe(logging_app: Any, accounts: dict[str, Account]) -> Caller:
+    caller = Caller(logging_app, accounts["jdoe"])
+    assert caller.load_key().status_code == 200
+    return caller
 
 
 @pytest.fixture
@@ -87,6 +96,13 @@ SHOWING: dict[str, tuple[Callable[[Caller], Any], int]] = {
     "search by POST": (lambda c: search_by_post(c), 1),
     "search that finds nobody": (lambda c: c.get("Patient?name=nobody"), 0),
     "history": (lambda c: c.get(f"{READ}/_history"), 1),
+    "version": (lambda c: c.get(f"{READ}/_history/{version(c)}"), 1),
+    "version that is not kept": (lambda c: c.get(f"{READ}/_history/none"), 0),
+    "patch that changes nothing": (lambda c: patched(c, READ), 1),
+    "conditional patch": (lambda c: patched(c, f"Patient?_id={DEMO_PATIENT}"), 1),
+    "conditional create": (lambda c: c.post("Patient", OTHER, If_None_Exist=f"_id={DEMO_PATIENT}"), 1),
+    "create": (lambda c: c.post("Patient", OTHER), 0),
+    "conditional create in a transaction": (lambda c: c.post("", unless(f"_id={DEMO_PATIENT}")), 1),
     "$everything": (lambda c: c.get(f"{READ}/$everything"), 1),
     "entry of a batch": (lambda c: c.post("", batch(READ)), 1),
     "search in a batch": (lambda c: c.post("", batch("Patient?name=van")), 1),
@@ -102,6 +118,23 @@ def search_by_post(caller: Caller) -> Any:
     return caller.post("Patient/_search", b"name=van", Content_Type=form)
 
 
+OTHER = {"resourceType": "Patient", "name": [{"family": "Other"}]}
+
+
+def version(caller: Caller) -> str:
+    """Returns the version of the demo patient, as iCure says."""
+    return str(caller.get(f"/rest/v2/patient/{DEMO_PATIENT}").json["rev"])
+
+
+def patched(caller: Caller, url: str) -> Any:
+    return caller.send("PATCH", url, b"[]", Content_Type="application/json-patch+json")
+
+
+def unless(condition: str) -> dict[str, Any]:
+    entry = {"resource": OTHER, "request": {"method": "POST", "url": "Patient", "ifNoneExist": condition}}
+    return {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+
+
 def batch(url: str) -> dict[str, Any]:
     entry = {"request": {"method": "GET", "url": url}}
     return {"resourceType": "Bundle", "type": "batch", "entry": [entry]}
@@ -111,7 +144,7 @@ def batch(url: str) -> dict[str, Any]:
 def test_whatever_shows_a_patient_leaves_a_log(
     esmith: Caller, data_dir: Path, show: Callable[[Caller], Any], times: int
 ) -> None:
-    assert show(esmith).status_code in (200, 404)
+    assert show(esmith).status_code in (200, 201, 404)
     access_log_of(esmith).write()
     assert [opened(esmith, log)["objectId"] for log in kept(data_dir)] == [DEMO_PATIENT] * times
 
@@ -233,6 +266,90 @@ def test_what_icure_refuses_is_lost_and_told(
     log.write()
     assert (log.waiting, log.lost()) == (0, 1)
     assert kept(data_dir) == []
+
+
+def test_one_caller_whose_logs_cannot_be_written_holds_up_no_other(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    whose = jdoe.get("/rest/v2/user/current").json["id"]
+
+    class Against(Counting):
+        faulty = True
+
+        def send(self, request: Any, **options: Any) -> Any:
+            if self.faulty and "accesslog" in request.path_url and whose.encode() in request.body:
+                raise requests.ConnectionError("broken")
+            return super().send(request, **options)
+
+    session = esmith.app.extensions["bridge"].upstream.session
+    against = Against(session.get_adapter(EMBEDDED_URL))
+    session.mount(EMBEDDED_URL, against)
+    other = jdoe.created(OTHER)["id"]
+    assert jdoe.get(f"Patient/{other}").status_code == 200
+    log = access_log_of(esmith)
+    for shown in range(3):
+        assert esmith.get(READ).status_code == 200
+        for _ in range(2):
+            with suppress(*accesslog.PASSING):
+                log.write()
+        assert len(kept(data_dir)) == shown + 1
+    assert (log.waiting, log.lost()) == (1, 0)
+    against.faulty = False
+    log.write()
+    assert [log["user"] == whose for log in kept(data_dir)].count(True) == 1
+
+
+def test_while_icure_is_away_little_more_is_made_than_can_be_sent(
+    esmith: Caller, data_dir: Path, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accesslog, "BATCH", 1)
+    monkeypatch.setattr(accesslog, "MOST_UNSENT", 2)
+    for _ in range(5):
+        assert esmith.get(READ).status_code == 200
+    log = access_log_of(esmith)
+    faulty.fault = "unreachable"
+    for _ in range(5):
+        with pytest.raises(accesslog.PASSING):
+            log.write()
+    assert (len(log._unsent), len(log._waiting)) == (2, 3)
+    faulty.fault = ""
+    log.stop(60)
+    assert (log.waiting, log.lost(), len(kept(data_dir))) == (0, 0, 5)
+
+
+def test_somebody_without_a_key_with_whom_everything_is_shared_costs_no_log(
+    logging_app: Any, esmith: Caller, data_dir: Path
+) -> None:
+    users = "/rest/icdx/v1/users"
+    owner = esmith.account["dataOwnerId"]
+    (me,) = esmith.get(f"{users}?healthcarePartyId={owner}").json["users"]
+    delegations = {"administrativeData": ["1"]}
+    changed = {"login": "esmith", "healthcarePartyId": owner, "autoDelegations": delegations}
+    assert esmith.send("PUT", f"{users}/{me['id']}", changed).status_code == 200
+    token = esmith.post("/rest/icdx/v1/tokens", {}).json["token"]
+    anew = Caller(logging_app, {**esmith.account, "password": token})
+    assert anew.load_key().status_code == 200
+    assert anew.get(READ).status_code == 200
+    log = access_log_of(anew)
+    log.write()
+    assert (len(kept(data_dir)), log.lost()) == (1, 0)
+
+
+def test_who_stops_does_not_wait_for_an_icure_that_does_not_answer(esmith: Caller) -> None:
+    answers = threading.Event()
+
+    class Hanging(Counting):
+        def send(self, request: Any, **options: Any) -> Any:
+            answers.wait()
+            return super().send(request, **options)
+
+    assert esmith.get(READ).status_code == 200
+    session = esmith.app.extensions["bridge"].upstream.session
+    session.mount(EMBEDDED_URL, Hanging(session.get_adapter(EMBEDDED_URL)))
+    log = access_log_of(esmith)
+    log.stop(0.1)
+    assert log.lost() == 1
+    answers.set()
 
 
 def test_the_thread_takes_its_share_unless_the_room_runs_out() -> None:
