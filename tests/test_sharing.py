@@ -442,6 +442,59 @@ def test_many_who_share_the_same_at_once_share_it_once(
     assert len(pair) == 2
 
 
+def test_neighbours_are_shared_at_once_one_by_one_while_they_are_written(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    paths = together(esmith, *(observation(code=f"{n}-{n}") for n in range(8)))
+
+    def shared(path: str) -> Resource:
+        return share(Caller(esmith.app, esmith.account), path, jdoe)
+
+    def written(path: str) -> None:
+        caller = Caller(esmith.app, esmith.account)
+        answer = caller.send("PUT", path, {**caller.get(path).json, "status": "amended"})
+        assert answer.status_code in (200, 409), answer.text
+
+    with ThreadPoolExecutor(16) as pool:
+        both = [pool.submit(do, path) for path in paths for do in (shared, shared, written)]
+        for one in both:
+            one.result()
+    assert len({contact_of(data_dir, path) for path in paths}) == 8
+    for path in paths:
+        assert jdoe.get(path).json == esmith.get(path).json
+    assert len(esmith.found("Observation")) == len(jdoe.found("Observation")) == 8
+
+
+@pytest.mark.parametrize("make", [lambda: PATIENT, condition])
+def test_what_changes_during_a_share_is_shared_unless_the_caller_names_its_version(
+    esmith: Caller, jdoe: Caller, carol: Caller, make: Callable[[], Resource]
+) -> None:
+    made = esmith.created(make())
+    path, kind = location(made), {"Patient": "patient", "Condition": "helement"}[made["resourceType"]]
+    adapter = esmith.app.extensions["bridge"].upstream.session.get_adapter(EMBEDDED_URL)
+    inner, meanwhile = adapter.send, ["fr", "de"]
+
+    def send(request: Any, **options: Any) -> Any:
+        """Lets somebody write just before the share, which iCure then rejects in these words."""
+        if request.path_url != f"/rest/v2/{kind}/bulkSharedMetadataUpdate" or not meanwhile:
+            return inner(request, **options)
+        changed = {**esmith.get(path).json, "language": meanwhile.pop()}
+        assert esmith.send("PUT", path, changed).status_code == 200
+        rejected = {"share": {"code": 409, "reason": "conflict", "shouldRetry": True}}
+        answer = requests.Response()
+        answer.status_code = 200
+        answer._content = orjson.dumps([{"entityId": made["id"], "rejectedRequests": rejected}])
+        return answer
+
+    adapter.send = send
+    tag = esmith.get(path).headers["ETag"]
+    assert_outcome(esmith.post(f"{path}/$share", asking(jdoe), If_Match=tag), 412, "conflict")
+    assert jdoe.get(path).status_code == 403
+    share(esmith, path, carol)
+    assert meanwhile == []
+    assert content(carol.get(path).json) == content(esmith.get(path).json)
+
+
 # with all that belongs to it
 
 
@@ -493,12 +546,67 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "a list that is none": ({"resourceType": "Parameters", "parameter": {}}, 400, "Parameters.parameter"),
     "a part that is none": ({"resourceType": "Parameters", "parameter": [7]}, 400, "Parameters.parameter[0]"),
     "another parameter": (
-        {"resourceType": "Parameters", "parameter": [{"name": "to"}]},
+        {"resourceType": "Parameters", "parameter": [{"name": "to", "valueCode": "x"}]},
+        400,
+        "Parameters.parameter[0].name",
+    ),
+    "a parameter without a name": (
+        {"resourceType": "Parameters", "parameter": [{"valueCode": "read"}]},
+        400,
+        "Parameters.parameter[0].name",
+    ),
+    "a name that is none": (
+        {"resourceType": "Parameters", "parameter": [{"name": ["recipient"]}]},
+        400,
+        "Parameters.parameter[0].name",
+    ),
+    "another member": ({**asking("Practitioner/x"), "to": "y"}, 400, "Parameters.to"),
+    "two permissions in one": (
+        {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "permission", "valueCode": "read", "valueString": "write"}],
+        },
+        400,
+        "Parameters.parameter[0].value",
+    ),
+    "a permission that is a number": (
+        {"resourceType": "Parameters", "parameter": [{"name": "permission", "valueCode": 1}]},
+        400,
+        "Parameters.parameter[0].value",
+    ),
+    "a recipient that is a list": (
+        {"resourceType": "Parameters", "parameter": [{"name": "recipient", "valueReference": []}]},
+        400,
+        "Parameters.parameter[0].value",
+    ),
+    "nothing in place of a part": (
+        {"resourceType": "Parameters", "parameter": [None]},
         400,
         "Parameters.parameter[0]",
     ),
+    "a recipient elsewhere": (
+        asking("https://example.org/Practitioner/x"),
+        422,
+        "Parameters.parameter[0].value.reference",
+    ),
+    "a recipient by identifier": (
+        {
+            "resourceType": "Parameters",
+            "parameter": [
+                {"name": "permission", "valueCode": "read"},
+                {"name": "recipient", "valueReference": {"identifier": {"value": "x"}}},
+            ],
+        },
+        422,
+        "Parameters.parameter[1].value.reference",
+    ),
+    "a version of a recipient": (
+        asking("Practitioner/x/_history/1"),
+        422,
+        "Parameters.parameter[0].value.reference",
+    ),
     "no permission": (asking("Practitioner/x", None), 400, "Parameters.parameter"),
-    "another permission": (asking("Practitioner/x", "own"), 400, "Parameters.parameter[1].valueCode"),
+    "another permission": (asking("Practitioner/x", "own"), 400, "Parameters.parameter[1].value"),
     "no recipient": (
         {"resourceType": "Parameters", "parameter": [{"name": "permission", "valueCode": "read"}]},
         400,
@@ -528,39 +636,39 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
                 {"name": "recipient", "valueReference": {"reference": 7}},
             ],
         },
-        422,
-        "Parameters.parameter[1].valueReference.reference",
+        400,
+        "Parameters.parameter[1].value.reference",
     ),
     "an unknown recipient": (
         asking("Practitioner/unknown"),
         422,
-        "Parameters.parameter[0].valueReference.reference",
+        "Parameters.parameter[0].value.reference",
     ),
-    "nobody's id": (asking("Practitioner/"), 422, "Parameters.parameter[0].valueReference.reference"),
-    "a group": (asking("Group/1"), 422, "Parameters.parameter[0].valueReference.reference"),
-    "a bare id": (asking("f005"), 422, "Parameters.parameter[0].valueReference.reference"),
-    "another type": (asking("Patient/f005"), 422, "Parameters.parameter[0].valueReference.reference"),
+    "nobody's id": (asking("Practitioner/"), 422, "Parameters.parameter[0].value.reference"),
+    "a group": (asking("Group/1"), 422, "Parameters.parameter[0].value.reference"),
+    "a bare id": (asking("f005"), 400, "Parameters.parameter[0].value.reference"),
+    "another type": (asking("Patient/f005"), 422, "Parameters.parameter[0].value.reference"),
     "a practitioner without key": (
         asking("Practitioner/f005"),
         422,
-        "Parameters.parameter[0].valueReference",
+        "Parameters.parameter[0].value",
     ),
-    "an organization without key": (asking("Organization/1"), 422, "Parameters.parameter[0].valueReference"),
+    "an organization without key": (asking("Organization/1"), 422, "Parameters.parameter[0].value"),
     "a patient without key": (
         asking(f"Patient/{DEMO_PATIENT}"),
         422,
-        "Parameters.parameter[0].valueReference",
+        "Parameters.parameter[0].value",
     ),
-    "oneself": (asking(f"Practitioner/{ESMITH}"), 422, "Parameters.parameter[0].valueReference"),
+    "oneself": (asking(f"Practitioner/{ESMITH}"), 422, "Parameters.parameter[0].value"),
     "an unknown type": (
         asking("Practitioner/x", "read", "Spaceship"),
         400,
-        "Parameters.parameter[2].valueCode",
+        "Parameters.parameter[2].value",
     ),
     "a type in clear": (
         asking("Practitioner/x", "read", "Practitioner"),
         400,
-        "Parameters.parameter[2].valueCode",
+        "Parameters.parameter[2].value",
     ),
     "a type that is none": (
         {
@@ -585,7 +693,7 @@ def test_what_cannot_be_asked_for_is_refused_in_words(
 def test_data_comes_along_with_a_patient_only(esmith: Caller, jdoe: Caller) -> None:
     path = location(esmith.created(observation()))
     response = esmith.post(f"{path}/$share", asking(jdoe, "read", "Observation"))
-    assert_outcome(response, 400, path="Parameters.parameter[2].valueCode")
+    assert_outcome(response, 400, path="Parameters.parameter[2].value")
 
 
 @pytest.mark.parametrize("operation", ["$share", "$access"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bridge import wire
 from bridge.crypto.keys import public_keys
 from bridge.crypto.sharing import Wish
 from bridge.errors import BusinessRule, Invalid, Unprocessable
@@ -33,6 +34,7 @@ class Share:
     fingerprints: list[str]
     wish: Wish
     include: list[str]
+    if_match: str | None
 
 
 def begin(
@@ -65,7 +67,7 @@ def begin(
     if owner_id == scope.caller.data_owner_id:
         raise BusinessRule("The recipient is yourself.", at)
     wish = Wish(owner_id, frozenset(fingerprints), writes=permission == "write")
-    return Share(record, recipient, fingerprints, wish, list(dict.fromkeys(include)))
+    return Share(record, recipient, fingerprints, wish, list(dict.fromkeys(include)), if_match)
 
 
 Given = list[tuple[str, dict[str, Any], str]]
@@ -74,29 +76,24 @@ KNOWN = ("recipient", "permission", "include")
 
 
 def _parameters(sent: Resource) -> Given:
-    if sent.get("resourceType") != "Parameters":
-        raise Invalid("$share takes Parameters.", "Parameters")
-    parts = sent.get("parameter", [])
-    if not isinstance(parts, list):
-        raise Invalid("parameter is a list.", "Parameters.parameter")
+    checked, _ = wire.check(sent, expected_type="Parameters", strict=True)
     given: Given = []
-    for at, one in enumerate(parts):
+    for at, one in enumerate(checked.get("parameter", ())):
         path = f"Parameters.parameter[{at}]"
-        if not isinstance(one, dict) or one.get("name") not in KNOWN:
-            raise Invalid(f"$share takes {', '.join(KNOWN)}.", path)
+        if one["name"] not in KNOWN:
+            raise Invalid(f"$share takes {', '.join(KNOWN)}.", f"{path}.name")
         given.append((one["name"], one, path))
     return given
 
 
 def _values(given: Given, name: str, members: Sequence[str]) -> Iterator[tuple[Any, str]]:
     """Yields the values of a parameter, each with its path. Raises `Invalid` for one that has none of these members."""
-    kind: type = dict if members == ("valueReference",) else str
     for said, one, path in given:
         if said == name:
-            member = next((m for m in members if isinstance(one.get(m), kind)), None)
+            member = next((m for m in members if m in one), None)
             if member is None:
                 raise Invalid(f"{name} has a {members[0]}.", path)
-            yield one[member], f"{path}.{member}"
+            yield one[member], f"{path}.value"
 
 
 def _one(given: Given, name: str, members: Sequence[str]) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from bridge import journal
@@ -10,7 +11,7 @@ from bridge.crypto import sharing
 from bridge.crypto.sharing import Wish
 from bridge.errors import BridgeError, Conflict, Forbidden, NotFound, outcome
 from bridge.homes import Home, Record, ServiceHome, home_of
-from bridge.interactions import Answer
+from bridge.interactions import Answer, check_match, locate
 from bridge.plan import Write
 from bridge.scope import Scope
 from bridge.search.recipes import of_patients
@@ -21,7 +22,7 @@ from mappings.values import Entity, Json, Resource
 
 BATCH = 50
 """How many documents are shared in one call."""
-TRIES = 3
+TRIES = 5
 """How often a document is shared anew after somebody else changed it."""
 
 Tell = Callable[[int, int], None]
@@ -56,9 +57,9 @@ def run(share: Share, scopes: Callable[[], Scope], tell: Tell = silent) -> Answe
     `scopes` gives the caller's scope anew for each batch, and raises when its keys are open no longer. Raises what
     keeps the resource itself from being shared; what of its data cannot be shared is told in the answer.
     """
-    record, done = share.record, Outcome()
-    version = _itself(scopes(), record, share.wish, done)
-    batches = [batch for kind in share.include for batch in _batches(scopes(), record, kind)]
+    done = Outcome()
+    version = _itself(scopes(), share, done)
+    batches = [batch for kind in share.include for batch in _batches(scopes(), share.record, kind)]
     total, finished = sum(len(ids) for _, ids in batches), 0
     for kind, ids in batches:
         tell(finished, total)
@@ -67,17 +68,25 @@ def run(share: Share, scopes: Callable[[], Scope], tell: Tell = silent) -> Answe
     return Answer(200, _told(share, done), version=version)
 
 
-def _itself(scope: Scope, record: Record, wish: Wish, done: Outcome) -> str:
-    """Shares the resource itself and returns its version from then on."""
-    home, document = home_of(record.resource_type), record.document
-    if isinstance(home, ServiceHome):
-        contact = scope.client.read("contact", document["contactId"])
-        if contact is None:
-            raise Conflict()
-        document = _alone(scope, contact, record.resource_type, {record.id})
-    _share(scope, home, [(document, [record.location])], wish, done)
-    for _, error in done.failed:
-        raise error
+def _itself(scope: Scope, share: Share, done: Outcome) -> str:
+    """Shares the resource itself and returns its version from then on.
+
+    Raises `PreconditionFailed` when it is no longer the version that the caller names.
+    """
+    record, home = share.record, home_of(share.record.resource_type)
+    for attempt in range(TRIES):
+        try:
+            document = _own(scope, record) if isinstance(home, ServiceHome) else record.document
+            _share(scope, home, [(document, [record.location])], share.wish, done, tries=1)
+            for _, error in done.failed:
+                raise error
+            break
+        except Conflict:
+            if attempt == TRIES - 1:
+                raise
+            done.failed.clear()
+            record = locate(scope, record.resource_type, record.id)
+            check_match(record, share.if_match)
     if not isinstance(home, ServiceHome):
         return done.revs.get(record.id, record.version)
     moved = document["id"] != record.document["contactId"]
@@ -102,13 +111,15 @@ def _told(share: Share, done: Outcome) -> Resource:
     return {"resourceType": "Parameters", "parameter": parts}
 
 
-def _share(scope: Scope, home: Home, documents: Documents, wish: Wish, done: Outcome) -> None:
+def _share(
+    scope: Scope, home: Home, documents: Documents, wish: Wish, done: Outcome, tries: int = TRIES
+) -> None:
     """Shares documents in one call, anew where somebody else changed them meanwhile."""
     kind, type_name = _kind(home), home.type_name
     scope.keyring.preload([document for document, _ in documents], type_name)
     holds = {document["id"]: references for document, references in documents}
     waiting = [document for document, _ in documents]
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         requests = _requests(scope, type_name, waiting, holds, wish, done)
         outcomes = scope.client.share(kind, requests) if requests else {}
         again = []
@@ -118,7 +129,7 @@ def _share(scope: Scope, home: Home, documents: Documents, wish: Wish, done: Out
             if error is None:
                 done.shared += holds[document_id]
                 done.revs[document_id] = answer["updatedEntity"]["rev"]
-            elif isinstance(error, Conflict) and attempt < TRIES - 1:
+            elif isinstance(error, Conflict) and attempt < tries - 1:
                 again.append(document_id)
             else:
                 done.fail(holds[document_id], error)
@@ -172,15 +183,28 @@ def _refusal(answer: Entity) -> BridgeError | None:
 # a Contact of its own
 
 
+def _own(scope: Scope, record: Record) -> Entity:
+    """Returns the Contact that holds a record and no others."""
+    contact = scope.client.read("contact", record.document["contactId"])
+    if contact is None:
+        raise Conflict()
+    return _alone(scope, contact, record.resource_type, {record.id})
+
+
 def _alone(scope: Scope, contact: Entity, resource_type: str, ids: Collection[str]) -> Entity:
-    """Returns the Contact that holds these Services and no others: itself, or a new one to which they were moved."""
-    for _ in range(TRIES):
-        if not neighbours(contact, ids):
-            return contact
-        try:
-            return _split(scope, apart(scope, contact, resource_type, ids))
-        except Conflict:
+    """Returns the Contact that holds these Services and no others: itself, or a new one to which they were moved.
+
+    Those who move Services out of the same Contact wait for each other.
+    """
+    if not neighbours(contact, ids):
+        return contact
+    with scope.state.lock("apart", contact["id"]):
+        for _ in range(TRIES):
             contact = scope.client.read("contact", contact["id"]) or contact
+            if not neighbours(contact, ids):
+                return contact
+            with suppress(Conflict):
+                return _split(scope, apart(scope, contact, resource_type, ids))
     raise Conflict()
 
 
