@@ -9,9 +9,10 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.client import responses
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 from gunicorn import util
@@ -31,6 +32,8 @@ GRACE_SECONDS = 30
 SWEEP_SECONDS = 5.0
 ACCESS_LOG_SECONDS = 10.0
 """How long a worker that ends writes what is left of its access log."""
+YIELD_SECONDS = 0.002
+"""How long a worker leaves a new connection to one that holds fewer."""
 LONGEST_REQUEST_LINE = 8190
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
@@ -75,8 +78,54 @@ class Quiet(Logger):  # type: ignore[misc]
         super().error(msg, *_numbers(args))
 
 
+class Connections:
+    """How many connections each worker holds, in memory that all of them share.
+
+    Fact: who waits for connections takes what comes, so that a client's four kept open may all be one worker's.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._held = RawArray("i", workers)
+        self._places: dict[int, int] = {}
+
+    def place(self, worker: int, running: Iterable[int]) -> int:
+        """Returns where a new worker, told by its age, counts its own; said before it is forked."""
+        self._places = {age: place for age, place in self._places.items() if age in running}
+        free = set(range(len(self._held))) - set(self._places.values())
+        self._places[worker] = place = min(free, default=worker % len(self._held))
+        self._held[place] = 0
+        return place
+
+    def tell(self, place: int, held: int) -> None:
+        """Says how many connections a worker holds."""
+        self._held[place] = held
+
+    def has_most(self, place: int) -> bool:
+        """Whether another worker holds fewer."""
+        held: list[int] = list(self._held)
+        return held[place] > min(held)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A gunicorn worker that repeats nothing of a request it cannot read, neither in its log nor in its answer."""
+    """A gunicorn worker that takes its share of the connections.
+
+    It repeats nothing of a request that it cannot read, neither in its log nor in its answer.
+    """
+
+    connections: Connections
+    place: int
+
+    def accept(self, listener: Any) -> None:
+        """Takes a connection, after a moment in which a worker that holds fewer may take it."""
+        if self.connections.has_most(self.place):
+            time.sleep(YIELD_SECONDS)
+        super().accept(listener)
+        self.connections.tell(self.place, self.nr_conns)
+
+    def notify(self) -> None:
+        """Says that the worker lives, after each round of what happened, and what it holds."""
+        self.connections.tell(self.place, self.nr_conns)
+        super().notify()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begins to stop; who listens is sent away."""
@@ -186,6 +235,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self, config: Config, *, host: str, port: int, workers: int, threads: int, ready: Callable[[], None]
     ) -> None:
         self._config = config
+        self._connections = Connections(workers)
         self._options = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": workers,
@@ -197,6 +247,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "logger_class": Quiet,
             "loglevel": "warning",
             "when_ready": lambda server: ready(),
+            "pre_fork": self._place,
             "post_worker_init": lambda worker: _begin(worker.wsgi.extensions),
             "worker_exit": lambda server, worker: _finish_access_log(getattr(worker, "wsgi", None)),
             "limit_request_line": LONGEST_REQUEST_LINE,
@@ -204,6 +255,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
         }
         super().__init__()
+
+    def _place(self, arbiter: Any, worker: Worker) -> None:
+        worker.connections = self._connections
+        worker.place = self._connections.place(worker.age, {other.age for other in arbiter.WORKERS.values()})
 
     def load_config(self) -> None:
         """Hands the settings to gunicorn."""

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -84,15 +84,20 @@ def workers_that_accept(server: Server) -> set[int]:
 
     The kernel hands connections to whoever asks first, not in turns.
     """
-    port = int(server.url.rpartition(":")[2])
     found: set[int] = set()
     deadline = time.monotonic() + 30
     while found != set(server.workers()) and time.monotonic() < deadline:
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(12) == b"HTTP/1.1 200"
+        with kept_open(server) as connection:
             found.add(worker_of(server, connection))
     return found
+
+
+def kept_open(server: Server) -> socket.socket:
+    """Returns a connection that stays open, whose first request was answered."""
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30)
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
 
 
 def respawned(server: Server, before: set[int]) -> set[int]:
@@ -125,6 +130,16 @@ def test_three_workers_share_one_upload_one_kill_and_one_delete(server: Server, 
     assert requests.delete(keychain, headers=remote.headers).status_code == 204
     assert answered(remote) == {403: FRESH}
     assert_outcome(remote.get(f"Patient/{DEMO_PATIENT}", 403), 403, "security")
+
+
+def test_connections_that_are_kept_open_are_shared_out(server: Server) -> None:
+    """Also after a worker was killed: the one in its place counts from nothing."""
+    os.kill(server.workers()[0], signal.SIGKILL)
+    respawned(server, set(server.workers()))
+    with ExitStack() as stack:
+        held = Counter(worker_of(server, stack.enter_context(kept_open(server))) for _ in range(30))
+    assert len(held) == 3
+    assert min(held.values()) >= 7, held
 
 
 def test_what_one_worker_wrote_every_worker_reads(server: Server, remote: Remote) -> None:
