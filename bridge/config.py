@@ -303,6 +303,7 @@ class Config:
             peer = ip_address(address or "")
         except ValueError:
             return False
+        peer = getattr(peer, "ipv4_mapped", None) or peer
         return any(peer in ip_network(network, strict=False) for network in self.trusted_proxies)
 
 

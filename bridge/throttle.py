@@ -3,7 +3,8 @@
 Strategy: wrong passwords fill a vessel that drains by itself. There is one for each login at each address, one for each
 login, and one for each address, each larger than the one before. Up to its brim nobody waits; above it, each further
 wrong password doubles the time until the next may be tried. Meanwhile the right one is refused too, or the wait would
-tell which it is. A login that came from an address before is not held up there by what others try elsewhere.
+tell which it is. A login that came from an address before is held up there only by wrong passwords for itself from
+there: neither who tries it elsewhere nor who tries others there keeps it out.
 
 Rule: names and addresses lie in the state as HMACs, as everything there. What is tried at the same moment is let
 through together: as many tries as there are threads.
@@ -12,6 +13,7 @@ through together: as many tries as there are threads.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ DRAINED_SECONDS = 900
 """In this time a vessel drains from its brim."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1, 300
 KNOWN_SECONDS = 30 * 24 * 3600
+WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+"""How some proxies write an address."""
 IPV6_PREFIX = 64
 """Addresses that differ only beyond it belong to one subscriber."""
 
@@ -67,8 +71,10 @@ class Throttle:
         said = forwarded.split(",")
         address = peer or ""
         while said and self._trusts(address):
+            last = said.pop().strip()
+            match = WITH_PORT.fullmatch(last)
             try:
-                address = str(ip_address(said.pop().strip()))
+                address = str(ip_address(match[match.lastindex or 0] if match else last))
             except ValueError:
                 break
         return address
@@ -76,7 +82,7 @@ class Throttle:
     def wait(self, login: str, address: str) -> int:
         """Returns how many seconds from now the next try is allowed; 0 for at once."""
         known = self._state.get(KNOWN, _pair(login, address)) is not None
-        due = [self._due(v, name) for v, name in _all(login, address) if not (known and v is LOGIN)]
+        due = [self._due(v, name) for v, name in _all(login, address) if v is PAIR or not known]
         return max(0, math.ceil(max(due) - time.time()))
 
     def failed(self, login: str, address: str) -> None:

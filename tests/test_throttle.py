@@ -130,6 +130,20 @@ def test_many_logins_hold_up_an_address(workers: tuple[Throttle, Throttle], cloc
     assert other.wait("jdoe", THERE) == 0
 
 
+def test_who_tries_many_logins_keeps_none_out_that_is_known_there(
+    workers: tuple[Throttle, Throttle], clock: Clock
+) -> None:
+    one, other = workers
+    one.succeeded("esmith", HERE)
+    for at in range(ADDRESS.free + 5):
+        one.failed(f"user{at}", HERE)
+    assert other.wait("jdoe", HERE) > 0
+    assert other.wait("esmith", HERE) == 0
+    for _ in range(PAIR.free):
+        one.failed("esmith", HERE)
+    assert other.wait("esmith", HERE) == 1
+
+
 def test_an_office_that_mistypes_now_and_then_never_waits(
     workers: tuple[Throttle, Throttle], clock: Clock
 ) -> None:
@@ -157,6 +171,11 @@ ORIGINS = {
     "a trusted proxy": ("10.0.0.1", THERE, THERE),
     "two trusted proxies": ("10.0.0.1", f"{THERE}, 10.0.0.2", THERE),
     "what the client made up": ("10.0.0.1", f"1.1.1.1, {THERE}", THERE),
+    "a port": ("10.0.0.1", f"{THERE}:443", THERE),
+    "IPv6 with a port": ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"),
+    "IPv6 in brackets": ("10.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+    "IPv6": ("10.0.0.1", "2001:db8::1", "2001:db8::1"),
+    "a trusted proxy that is reached over both": ("::ffff:10.0.0.1", THERE, THERE),
     "a trusted proxy that says nothing": ("10.0.0.1", "", "10.0.0.1"),
     "a trusted proxy that says nonsense": ("10.0.0.1", "nonsense", "10.0.0.1"),
     "no address": (None, THERE, ""),
