@@ -32,8 +32,8 @@ GRACE_SECONDS = 30
 SWEEP_SECONDS = 5.0
 ACCESS_LOG_SECONDS = 10.0
 """How long a worker that ends writes what is left of its access log."""
-YIELD_SECONDS = 0.002
-"""How long a worker leaves a new connection to one that holds fewer."""
+LEAVE_SECONDS, LOOK_SECONDS = 0.03, 0.002
+"""How long a worker leaves a new connection to one that holds fewer, and how often it looks whether that has come."""
 LONGEST_REQUEST_LINE = 8190
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
@@ -117,8 +117,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Takes a connection, after a moment in which a worker that holds fewer may take it."""
-        if self.connections.has_most(self.place):
-            time.sleep(YIELD_SECONDS)
+        until = time.monotonic() + LEAVE_SECONDS
+        while self.connections.has_most(self.place) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
         super().accept(listener)
         self.connections.tell(self.place, self.nr_conns)
 
