@@ -11,11 +11,21 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.errors import Duplicate, Forbidden, Invalid, Issue, NotFound, PreconditionFailed, Unprocessable
+from bridge.errors import (
+    Conflict,
+    Duplicate,
+    Forbidden,
+    Invalid,
+    Issue,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
 from bridge.homes import instant
 from bridge.upstream import Client
 from mappings.values import Entity, Json
@@ -30,6 +40,7 @@ ENDED = 1
 """For so many seconds the token works, unknown to everybody, that takes the place of an ended one."""
 MOST_USERS = 1000
 ONLY_ADMINISTRATORS = "iCure lets only administrators manage users."
+CHANGED = "The user was changed meanwhile."
 NO_IDS = ("current", "matches")
 """What iCure's own paths have in the place of the id of a user."""
 DELEGATION_TAGS = frozenset(
@@ -188,22 +199,24 @@ def update(client: Client, user_id: str, sent: Entity, version: str | None) -> E
     """
     said = _checked(sent)
     user = read(client, user_id)
-    if version not in (None, user["rev"]):
-        raise PreconditionFailed("The user was changed meanwhile.")
+    _check_version(user, version)
     _check_allowed(
         client, [name for name in BY_ADMINISTRATORS if said.get(name) not in (None, user.get(name))]
     )
     rest = {name: value for name, value in user.items() if name not in FORMS}
-    return _written(client, {**said, "id": user_id}, lambda: client.modify(PATH, {**rest, **_as_icure(said)}))
+    with _meanwhile(version):
+        return _written(
+            client, {**said, "id": user_id}, lambda: client.modify(PATH, {**rest, **_as_icure(said)})
+        )
 
 
 def delete(client: Client, user_id: str, version: str | None) -> None:
     """Removes a user, whose names are free from then on. Raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
     user = read(client, user_id)
-    if version not in (None, user["rev"]):
-        raise PreconditionFailed("The user was changed meanwhile.")
+    _check_version(user, version)
     try:
-        client.delete(PATH, user_id, user["rev"])
+        with _meanwhile(version):
+            client.delete(PATH, user_id, user["rev"])
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
 
@@ -267,6 +280,20 @@ def _checked(sent: Entity) -> Entity:
     if issues:
         raise Invalid(issues=issues)
     return said
+
+
+def _check_version(user: Entity, version: str | None) -> None:
+    if version not in (None, user["rev"]):
+        raise PreconditionFailed(CHANGED)
+
+
+@contextmanager
+def _meanwhile(version: str | None) -> Iterator[None]:
+    """Says of who writes and is overtaken what says who comes too late: 412 when a version was asked for."""
+    try:
+        yield
+    except Conflict as e:
+        raise Conflict(CHANGED) if version is None else PreconditionFailed(CHANGED) from e
 
 
 def _check_allowed(client: Client, changed: Sequence[str]) -> None:

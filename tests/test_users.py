@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import DEMO_PATIENT, Caller, assert_outcome, basic, stored
+from bridge.app import EMBEDDED_URL
+from tests.helpers import DEMO_PATIENT, Caller, Counting, assert_outcome, basic, stored
 
 USERS, TOKENS = "/rest/icdx/v1/users", "/rest/icdx/v1/tokens"
 PASSWORD = "correct horse battery staple"
@@ -149,6 +150,27 @@ def test_a_user_that_was_changed_meanwhile_stays(esmith: Caller, john: dict[str,
     now = esmith.get(path)
     assert now.json["login"] == "john"
     assert esmith.delete(path, If_Match=now.headers["ETag"]).status_code == 204
+
+
+@pytest.mark.parametrize(("if_match", "status"), [(True, 412), (False, 409)])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_who_is_overtaken_while_writing_is_told_so(
+    esmith: Caller, john: dict[str, Any], method: str, if_match: bool, status: int
+) -> None:
+    class Overtaken(Counting):
+        """Does every write once before it is done."""
+
+        def send(self, request: Any, **options: Any) -> Any:
+            if request.method == method:
+                self.inner.send(request, **options)
+            return super().send(request, **options)
+
+    session = esmith.app.extensions["bridge"].upstream.session
+    session.mount(EMBEDDED_URL, Overtaken(session.get_adapter(EMBEDDED_URL)))
+    headers = {"If_Match": f'W/"{john["rev"]}"'} if if_match else {}
+    answer = esmith.send(method, f"{USERS}/{john['id']}", {"login": "john"}, **headers)
+    assert_outcome(answer, status, "conflict")
+    assert "changed meanwhile" in answer.text
 
 
 def test_users_are_found_by_what_is_known_of_them(esmith: Caller, john: dict[str, Any]) -> None:
