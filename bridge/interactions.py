@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -124,13 +123,20 @@ def update(
     """
 
     def write() -> Answer:
-        one.over = find(scope, resource_type, logical_id)
-        one.id = one.over.id if one.over else logical_id
-        check_match(one.over, if_match)
+        over = find(scope, resource_type, logical_id)
+        if over is not None:
+            return written_over(over)
+        with creating(scope, resource_type, logical_id) as hold:
+            over = find(scope, resource_type, logical_id)
+            hold.check()
+            return written_over(over)
+
+    def written_over(over: Record | None) -> Answer:
+        one.over, one.id = over, over.id if over else logical_id
+        check_match(over, if_match)
         return create(scope, one)
 
-    with creating(scope, resource_type, logical_id) if if_match == ABSENT else nullcontext():
-        return _again(write, if_match)
+    return _again(write, if_match)
 
 
 def create_unless(scope: Scope, one: Incoming, condition: str) -> Answer:

@@ -130,3 +130,11 @@ def test_of_several_workers_who_must_find_nothing_under_an_id_one_creates(
     answers = answers_at_once(config, [esmith], method, path, body, headers)
     assert {status for status, _ in answers} <= {200, 201, 412}, answers
     assert len(esmith.get("Observation/one/_history").json["entry"]) == 1
+
+
+def test_of_several_workers_who_put_what_is_not_there_yet_one_says_that_it_created_it(
+    esmith: Caller, config: Config
+) -> None:
+    answers = answers_at_once(config, [esmith], "PUT", "Observation/one", OBSERVATION, {})
+    assert sorted(status for status, _ in answers) == [200] * (WORKERS - 1) + [201], answers
+    assert len(esmith.found("Observation?code=mark|one")) == 1
