@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import requests
@@ -19,7 +19,7 @@ from bridge.crypto.manifest import load_manifests
 from bridge.embedded import create_app as create_embedded
 from bridge.embedded.adapter import InProcess
 from bridge.embedded.store import DELETED, Store
-from bridge.events import MARK_HEADER, Change, Changes, Following, Icure
+from bridge.events import MARK_HEADER, Change, Changes, Following, Icure, Kept, Position
 from bridge.keychain import Keychain
 from bridge.mail import Mail
 from bridge.routes import fhir, health, invitation, keychain, sharing, subscriptions, users
@@ -114,9 +114,7 @@ def _upstream(app: Flask, config: Config, throttle: Throttle) -> Upstream:
 def _follow(app: Flask, config: Config, mark: str) -> None:
     """Has the application know of Subscriptions, and know notifications that it sent itself by their mark."""
     bridge = app.extensions["bridge"]
-    source = (
-        _Store(app.extensions["store"]) if config.embedded else Icure(config.icure_url, bridge.authenticator)
-    )
+    source = _Store(app.extensions["store"]) if config.embedded else Icure(config.icure_url, bridge)
     app.extensions["following"] = Following(bridge, source, mark, logs.unexpected)
 
     @app.before_request
@@ -128,17 +126,25 @@ def _follow(app: Flask, config: Config, mark: str) -> None:
 class _Store:
     """The changes of the embedded store, the same for everybody: who may hear of what shows when it is read."""
 
-    run = "store"
+    run, ready, trouble = "store", True, None
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, user: str, authorization: str, kind: str) -> Changes:
+    def begin(self, now: int) -> Position:
+        """Returns where a Subscription stands that begins now (epoch milliseconds)."""
+        return Position(self.run, self.last(), now)
+
+    def follow(self, followed: Iterable[Kept]) -> None:
+        """Does nothing: there is no connection."""
+
+    def of(self, kept: Kept) -> Changes:
         """Returns the changes."""
         return self
 
-    def keep(self, users: Collection[str]) -> None:
-        """Does nothing: there is no connection."""
+    def number_at(self, time: int) -> int | None:
+        """Returns None: whoever stands in another run followed another iCure."""
+        return None
 
     def last(self) -> int:
         """Returns the number of the last change, 0 for none."""

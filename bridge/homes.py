@@ -377,6 +377,10 @@ def refusal(kind: str) -> str:
 
 def supported(resource_type: str) -> None:
     """Raises `NotSupported` for a resource type that is not served."""
+    if resource_type == "Subscription":
+        raise NotSupported(
+            "A Subscription is created, read, updated, deleted and searched for, each by itself."
+        )
     if resource_type not in REGISTRY:
         raise NotSupported(f"This server has {', '.join(REGISTRY)}; no other resource types.")
 

@@ -16,6 +16,7 @@ from simple_websocket import Client, ConnectionClosed
 from bridge import demo
 from bridge.app import create_app
 from bridge.config import Config
+from bridge.events import Kept
 from tests.helpers import FHIR, Remote, Server, basic, free_port, serving
 from tests.receiver import Receiver, receiving
 from tests.test_subscriptions import hook, observation
@@ -185,15 +186,16 @@ def test_what_icure_tells_over_its_connection_is_heard(
     server: Server, esmith: Remote, tmp_path: Path, accounts: dict[str, dict[str, str]]
 ) -> None:
     app = create_app(Config(icure_url=server.url, data_dir=tmp_path / "bridge"))
-    source = app.extensions["following"].source
-    heard = source.of("esmith", basic(accounts["esmith"]), "Service")
-    first = heard.run
-    until(lambda: heard.run != first)
+    source, now = app.extensions["following"].source, time.time_ns() // 1_000_000
+    kept = Kept("an-id", "esmith", "", listening(), source.begin(now), now, token=accounts["esmith"]["password"])
+    source.follow([kept])
+    heard = source.of(kept)
+    until(lambda: heard.ready)
     made = esmith.created(observation())
     until(lambda: heard.last() == 1)
     changes, reached = heard.after(0, 10)
     assert ([change.id for change in changes], reached) == ([made["id"]], 1)
-    source.keep(())
+    source.follow(())
     assert not heard.wanted
 
 

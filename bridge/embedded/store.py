@@ -95,6 +95,8 @@ CREATE TABLE IF NOT EXISTS changes (
 )
 """
 CREATED, UPDATED, DELETED = "CREATE", "UPDATE", "DELETE"
+SHARED = "SHARE"
+"""Of a Service that is as it was, and that somebody reads who did not: no event to iCure's clients."""
 CHANGES_KEPT_MS = 24 * 3600 * 1000
 PRUNED_EVERY = 1000
 """After so many changes up to twice as many old ones are removed."""
@@ -291,7 +293,8 @@ class Writing(View):
             )
         before = previous.entity if previous else None
         self._reindex(entity_type, before, entity)
-        self._note(entity_type, before, entity, previous)
+        gained = previous is not None and not allowed.readers <= previous.access.readers
+        self._note(entity_type, before, entity, previous, shared=gained)
         return Document(entity["id"], rev, values[0], allowed, body)
 
     def purge(self, entity_type: EntityType, document: Document) -> None:
@@ -317,13 +320,21 @@ class Writing(View):
         self._connection.execute("DELETE FROM credentials WHERE user = ? AND name = ?", (user_id, name))
 
     def _note(
-        self, entity_type: EntityType, before: Entity | None, after: Entity | None, previous: Document | None
+        self,
+        entity_type: EntityType,
+        before: Entity | None,
+        after: Entity | None,
+        previous: Document | None,
+        *,
+        shared: bool = False,
     ) -> None:
         """Writes down that a document changed. An undeleted one counts as updated, as it was known before."""
         deleted = after is None or "deletionDate" in after
         if entity_type.name in SILENT or (deleted and previous is not None and previous.deleted):
             return
         services = _changed_services(before, after) if entity_type.name == "Contact" else {}
+        if shared and entity_type.name == "Contact":
+            services = dict.fromkeys(index.newest_services(after), SHARED) | services
         event = CREATED if before is None else DELETED if deleted else UPDATED
         keeps = after is None or (not deleted and DELETED in services.values())
         now = time.time_ns() // 1_000_000

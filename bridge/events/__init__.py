@@ -11,7 +11,7 @@ from bridge.events.changes import Change, Changes, Source
 from bridge.events.following import Following
 from bridge.events.hooks import MARK_HEADER
 from bridge.events.icure import Icure
-from bridge.events.kept import Kept
+from bridge.events.kept import Kept, Position
 from bridge.events.resource import PARAMETERS, TYPES, create, delete, found, read, renew, shown, update
 from bridge.events.sockets import talk
 
@@ -24,6 +24,7 @@ __all__ = [
     "Following",
     "Icure",
     "Kept",
+    "Position",
     "Source",
     "create",
     "delete",

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from urllib.parse import parse_qsl
 
 from bridge import search, wire
 from bridge.auth import Credential
-from bridge.errors import BridgeError, BusinessRule, Forbidden, KeyMissing, NotLoggedIn
+from bridge.errors import BridgeError, BusinessRule, Forbidden, KeyMissing, NotLoggedIn, UpstreamFailed
 from bridge.events.changes import Changes, Source, kind_of, modified_since
 from bridge.events.hooks import Hooks, Undelivered, read_headers
 from bridge.events.kept import Kept, Position, Subscriptions
@@ -44,10 +45,8 @@ WAIT_SECONDS = 5.0
 """Until a Subscription that waits for its owner's key looks again."""
 KEEP_SECONDS = 5.0
 """How often a position is kept that passed over changes which were not wanted."""
+UNEXPECTED = "The bridge failed to tell of something; it tries again. Its log has more."
 NO_KEY = "The owner's key is not loaded, or ended: notifications wait until it is uploaded again."
-MARGIN_MS = 120_000
-"""How far clocks may differ where time tells what changed."""
-
 
 Wanted = tuple[str, Record | None]
 """The id of a resource to tell of, and the resource where it was opened."""
@@ -70,15 +69,18 @@ class Followed:
 
     def behind(self, last: int) -> bool:
         """Whether something changed that it has not seen, where this is the number of the last change."""
-        return self.changes.run != self.position.run or last != self.position.number
+        unseen = self.changes.run != self.position.run or last != self.position.number
+        return self.changes.ready and unseen
 
 
 @dataclass(slots=True)
 class News:
-    """What changed, with the numbers of the changes where they have any, and the position after them."""
+    """What changed, with the position before each, and the position after all of them."""
 
-    ids: dict[str, int | None]
+    before: dict[str, Position]
     position: Position
+    doubted: set[str]
+    """What may have changed long ago."""
 
 
 class Following:
@@ -123,9 +125,11 @@ class Following:
         def run() -> None:
             try:
                 self.round(one)
-            except Exception as e:  # noqa: BLE001  the next round tries again
-                one.due = time.time() + LOOK_SECONDS
+            except Exception as e:  # noqa: BLE001  a later round tries again
+                one.due = time.time() + WAIT_SECONDS
                 self._unexpected(e)
+                with suppress(BridgeError):
+                    self._put_off(one, UNEXPECTED, WAIT_SECONDS)
             finally:
                 one.running = False
                 self._rounds.release()
@@ -140,14 +144,15 @@ class Following:
         mine = {kept.id: kept for kept in there if kept.user in self._holds}
         for gone in self._followed.keys() - mine.keys():
             del self._followed[gone]
-        self.source.keep(self._holds)
+        self.source.follow(mine.values())
         for kept in mine.values():
+            changes = self.source.of(kept)
             known = self._followed.get(kept.id)
             if known is None:
-                changes = self.source.of(kept.user, kept.authorization, kind_of(kept.criteria[0]))
                 known = Followed(kept.id, kept.user, changes, kept.position, kept.due)
                 self._followed[kept.id] = known
-            known.urgent = kept.ended
+            known.changes = changes
+            known.urgent = kept.ended or kept.resource["status"] == "error"
 
     def _hold(self, users: Collection[str]) -> None:
         for user, hold in list(self._holds.items()):
@@ -171,10 +176,13 @@ class Following:
             id(changes): changes.last()
             for changes in {id(one.changes): one.changes for one in ready}.values()
         }
-        return [one for one in ready if one.urgent or one.behind(last[id(one.changes)])]
+        return [
+            one for one in ready if one.urgent or one.changes.trouble or one.behind(last[id(one.changes)])
+        ]
 
     def round(self, one: Followed) -> None:
         """Tells one Subscription of what changed next, and keeps how far it came or why it did not."""
+        one.urgent = False
         kept = self.subscriptions.get(one.id)
         if kept is None or kept.token is None:
             one.due = time.time() + LOOK_SECONDS
@@ -199,54 +207,71 @@ class Following:
             self._put_off(one, str(e), WAIT_SECONDS)
 
     def _tell(self, one: Followed, kept: Kept) -> None:
+        if one.changes.trouble:
+            self.bridge.authenticator.identify(credential_of(self.bridge, kept))
+            raise UpstreamFailed(one.changes.trouble)
+        if not one.changes.ready:
+            one.due = time.time() + LOOK_SECONDS
+            return
         news = self._news(one, kept)
         told = 0
-        for some in _batched(self._wanted(kept, list(news.ids)), AT_ONCE):
+        for some in _batched(self._wanted(kept, news), AT_ONCE):
             if kept.channel["type"] == "rest-hook":
                 refused = self._send_all(kept, some)
                 if refused is not None:
                     entity_id, error = refused
-                    number = news.ids[entity_id]
-                    if number is not None:
-                        self._keep(one, replace(one.position, number=number - 1), told)
+                    self._keep(one, news.before[entity_id])
                     raise error
             told += len(some)
+            self._keep(one, news.before[some[-1][0]], now=False)
         if told and kept.channel["type"] == "websocket":
             self.subscriptions.ping(kept.id, told)
         well = kept.resource["status"] == "active" and not kept.failures
-        self._keep(one, news.position, told, well=True, now=told > 0 or not well)
+        self._keep(one, news.position, well=True, now=told > 0 or not well)
 
     def _news(self, one: Followed, kept: Kept) -> News:
         changes, position = one.changes, one.position
         now, last = time.time_ns() // 1_000_000, changes.last()
-        run = changes.run
-        found = changes.after(position.number, MOST_CHANGES) if run == position.run else None
+        number = position.number if changes.run == position.run else changes.number_at(kept.since)
+        found = None if number is None else changes.after(number, MOST_CHANGES)
         if found is None:
-            caller = self.bridge.authenticator.identify(credential_of(self.bridge, kept))
-            since = max(position.at - MARGIN_MS, kept.created)
-            owners = (caller.data_owner_id, *caller.ancestors)
-            ids = modified_since(caller.client, kept.criteria[0], owners, since)
-            return News(dict.fromkeys(ids), Position(run, last, now))
-        numbers: dict[str, int | None] = {}
+            return self._modified(kept, position, Position(changes.run, last, now))
+        before: dict[str, Position] = {}
         for change in found[0]:
             if change.kind == kind_of(kept.criteria[0]):
-                numbers.pop(change.id, None)
-                numbers[change.id] = change.number
-        return News(numbers, Position(run, found[1], now))
+                before.pop(change.id, None)
+                before[change.id] = Position(changes.run, change.number - 1, position.at)
+        doubted = {change.id for change in found[0] if not change.sure}
+        at = now if found[1] >= last else position.at
+        return News(before, Position(changes.run, found[1], at), doubted)
 
-    def _wanted(self, kept: Kept, ids: Sequence[str]) -> Iterator[Wanted]:
+    def _modified(self, kept: Kept, position: Position, after: Position) -> News:
+        """Returns as news what was modified since, oldest first, where the changes are no longer known."""
+        credential = credential_of(self.bridge, kept)
+        caller = self.bridge.authenticator.identify(credential)
+        if kept.needs_key:
+            self.bridge.keyed(credential, kept.base)
+        owners = (caller.data_owner_id, *caller.ancestors)
+        pages = modified_since(caller.client, kept.criteria[0], owners, kept.since)
+        times = sorted(one for page in pages for one in page)
+        before = {entity_id: replace(position, at=max(position.at, int(when))) for when, entity_id in times}
+        return News(before, after, {entity_id for when, entity_id in times if not when})
+
+    def _wanted(self, kept: Kept, news: News) -> Iterator[Wanted]:
         """Yields those that meet the criteria; opened only where content is looked at."""
+        ids = list(news.before)
         if not ids:
             return
         resource_type, asked = kept.criteria
         if not kept.needs_key:
             caller = self.bridge.authenticator.identify(credential_of(self.bridge, kept))
-            yield from ((entity_id, None) for entity_id in visible(caller.client, resource_type, ids))
+            yield from _bare(visible(caller.client, resource_type, ids), news.doubted)
             return
         scope = self.bridge.scope(kept.authorization, kept.base)
         query, _ = search.parse(resource_type, parse_qsl(asked, keep_blank_values=True), strict=True)
         for record in search.among(scope, query, ids):
-            yield record.id, record
+            if record.id not in news.doubted or (record.modified or kept.since) >= kept.since:
+                yield record.id, record
 
     def _send_all(self, kept: Kept, some: Sequence[Wanted]) -> tuple[str, BridgeError] | None:
         """Sends several notifications at the same time; returns the first that was not taken, and why."""
@@ -271,9 +296,7 @@ class Following:
             put = (f"{record.resource_type}/{entity_id}", wire.dump(record.resource), payload)
         self.hooks.send(channel["endpoint"], headers, put)
 
-    def _keep(
-        self, one: Followed, position: Position, told: int, *, well: bool = False, now: bool = True
-    ) -> None:
+    def _keep(self, one: Followed, position: Position, *, well: bool = False, now: bool = True) -> None:
         """Keeps how far it came; not at once when that can be found again without telling anybody twice."""
         one.position = position
         if not now and time.monotonic() - one.kept_at < KEEP_SECONDS:
@@ -313,6 +336,15 @@ class Following:
         self.subscriptions.change(one.id, change)
 
 
+def _bare(ids: Iterable[str], doubted: Collection[str]) -> Iterator[Wanted]:
+    """Yields what is told by its id alone; of what may have changed long ago the first does for all."""
+    once = True
+    for entity_id in ids:
+        if entity_id not in doubted or once:
+            yield entity_id, None
+            once = once and entity_id not in doubted
+
+
 def _batched(wanted: Iterator[Wanted], size: int) -> Iterator[list[Wanted]]:
     while some := list(islice(wanted, size)):
         yield some
@@ -346,7 +378,7 @@ def end(bridge: Bridge, subscriptions: Subscriptions, kept: Kept, why: str | Non
 
 
 def revoke(bridge: Bridge, kept: Kept) -> None:
-    """Takes back the keys that were lent to a Subscription, and has its token end.
+    """Has the token of a Subscription end, and takes back the keys that were lent to it.
 
     Facts: a token that is made under the same name replaces it, and this one ends at once.
     """
@@ -355,7 +387,7 @@ def revoke(bridge: Bridge, kept: Kept) -> None:
     credential = credential_of(bridge, kept)
     try:
         caller = bridge.authenticator.identify(credential)
-        bridge.keychain.take_back(caller, credential)
         caller.client.create_token(caller.user_id, kept.token_name, 1)
+        bridge.keychain.take_back(caller, credential)
     except (NotLoggedIn, Forbidden):
         return

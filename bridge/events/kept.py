@@ -21,6 +21,8 @@ from mappings.values import Resource
 KIND, PINGS = "subscription", "subscription pings"
 ENDED_SECONDS = 30 * 24 * 3600
 """How long a Subscription that is off is kept, so that its owner can read why."""
+MARGIN_MS = 120_000
+"""How far clocks may differ where time tells what changed."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class Kept:
     failures: int = 0
     due: float = 0
     """Before that (epoch seconds) nothing is sent."""
+    anonymous: bool = False
+    """Whether its owner sees things by its key only, as no delegation names it: a patient, a device."""
 
     @property
     def channel(self) -> dict[str, Any]:
@@ -69,8 +73,13 @@ class Kept:
 
     @property
     def needs_key(self) -> bool:
-        """Whether content is looked at: by the criteria, or because it is sent along."""
-        return bool(self.criteria[1] or self.channel.get("payload"))
+        """Whether content is looked at, by the criteria or because it is sent along, or nothing is seen without key."""
+        return bool(self.anonymous or self.criteria[1] or self.channel.get("payload"))
+
+    @property
+    def since(self) -> int:
+        """From when on (epoch milliseconds) there may be something that it was not told, where time tells."""
+        return max(self.position.at - MARGIN_MS, self.created)
 
     @property
     def authorization(self) -> str:

@@ -15,10 +15,9 @@ from datetime import UTC
 from typing import Any
 from urllib.parse import parse_qsl
 
-from bridge import search
+from bridge import search, wire
 from bridge.auth import Caller, Credential
-from bridge.errors import BusinessRule, Invalid, KeyMissing, NotFound, PreconditionFailed, TooCostly
-from bridge.events.changes import kind_of
+from bridge.errors import BusinessRule, Invalid, KeyMissing, NotFound, PreconditionFailed, TooCostly, TooLarge
 from bridge.events.following import Following, credential_of, revoke
 from bridge.events.hooks import read_headers
 from bridge.events.kept import Kept, Position, instant_ms
@@ -32,6 +31,8 @@ CHANNELS = ("rest-hook", "websocket")
 PAYLOAD = re.compile(r"application/(fhir\+)?json(; ?charset=utf-8)?", re.IGNORECASE)
 MOST = 50
 """Subscriptions that a user may have."""
+MOST_BYTES = 64 * 1024
+"""All workers read all Subscriptions again and again."""
 TOKEN_SECONDS = 365 * 24 * 3600
 ZONED = re.compile(r".*(Z|[+-]\d\d:\d\d)")
 PARAMETERS = {
@@ -66,11 +67,16 @@ def create(
         position=Position("", 0, now),
         created=now,
         modified=now,
+        anonymous=caller.anonymous,
     )
     _check(following, credential, kept)
-    if kept.resource["status"] != "off":
-        _activate(following, caller, credential, kept)
-    following.subscriptions.add(kept)
+    try:
+        if kept.resource["status"] != "off":
+            _activate(following, caller, credential, kept)
+        following.subscriptions.add(kept)
+    except BaseException:
+        revoke(following.bridge, kept)
+        raise
     return kept
 
 
@@ -92,34 +98,48 @@ def update(
     if_match: str | None,
 ) -> Kept:
     """Returns the changed Subscription, which goes on where it was, or begins anew when it was off."""
+    with following.bridge.state.lock("subscription", subscription_id):
+        return _updated(following, caller, credential, subscription_id, resource, base, if_match)
+
+
+def _updated(
+    following: Following,
+    caller: Caller,
+    credential: Credential,
+    subscription_id: str,
+    resource: Resource,
+    base: str,
+    if_match: str | None,
+) -> Kept:
     before = read(following, caller, subscription_id)
     check_match(before, if_match)
     said = {k: v for k, v in resource.items() if k not in ("id", "error")}
     wanted = Kept(**{**_members(before), "resource": said, "base": base, "failures": 0, "due": 0.0})
     _check(following, credential, wanted)
-    if wanted.resource["status"] == "off":
-        revoke(following.bridge, before)
-        wanted.token = None
-    elif before.token is None:
-        wanted.created = time.time_ns() // 1_000_000
-        _activate(following, caller, credential, wanted)
-    else:
-        _lend(following, caller, credential, wanted)
+    begins = before.token is None and wanted.resource["status"] != "off"
 
     def change(kept: Kept) -> None:
-        check_match(kept, f'W/"{before.version}"')
-        kept.resource, kept.base, kept.token, kept.failures, kept.due = (
-            wanted.resource,
-            base,
-            wanted.token,
-            0,
-            0.0,
-        )
-        if before.token is None and wanted.token is not None:
+        check_match(kept, if_match)
+        kept.resource, kept.base, kept.token = wanted.resource, base, wanted.token
+        kept.failures, kept.due = 0, 0.0
+        if begins:
             kept.position, kept.created, kept.token_name = wanted.position, wanted.created, wanted.token_name
         kept.touch()
 
-    changed = following.subscriptions.change(subscription_id, change)
+    try:
+        if wanted.resource["status"] == "off":
+            revoke(following.bridge, before)
+            wanted.token = None
+        elif begins:
+            wanted.created = time.time_ns() // 1_000_000
+            _activate(following, caller, credential, wanted)
+        else:
+            _lend(following, caller, credential, wanted)
+        changed = following.subscriptions.change(subscription_id, change)
+    except BaseException:
+        if begins:
+            revoke(following.bridge, wanted)
+        raise
     if changed is None:
         raise NotFound()
     return changed
@@ -127,12 +147,13 @@ def update(
 
 def delete(following: Following, caller: Caller, subscription_id: str, if_match: str | None) -> None:
     """Ends a Subscription for good; one that is not there is not there afterwards either."""
-    kept = following.subscriptions.get(subscription_id)
-    if kept is None or kept.user != caller.user_id:
-        return
-    check_match(kept, if_match)
-    revoke(following.bridge, kept)
-    following.subscriptions.remove(subscription_id)
+    with following.bridge.state.lock("subscription", subscription_id):
+        kept = following.subscriptions.get(subscription_id)
+        if kept is None or kept.user != caller.user_id:
+            return
+        check_match(kept, if_match)
+        revoke(following.bridge, kept)
+        following.subscriptions.remove(subscription_id)
 
 
 def found(following: Following, caller: Caller, arguments: Sequence[tuple[str, str]]) -> list[Kept]:
@@ -171,13 +192,8 @@ def _activate(following: Following, caller: Caller, credential: Credential, kept
         seconds = min(seconds, max(1, int(instant_ms(kept.resource["end"]) / 1000 - time.time())))
     kept.token_name = f"fhir-subscription-{kept.id}"
     kept.token = caller.client.create_token(caller.user_id, kept.token_name, seconds)
-    try:
-        _lend(following, caller, credential, kept)
-        changes = following.source.of(kept.user, kept.authorization, kind_of(kept.criteria[0]))
-        kept.position = Position(changes.run, changes.last(), kept.created)
-    except BaseException:
-        caller.client.create_token(caller.user_id, kept.token_name, 1)
-        raise
+    _lend(following, caller, credential, kept)
+    kept.position = following.source.begin(kept.created)
 
 
 def _lend(following: Following, caller: Caller, credential: Credential, kept: Kept) -> None:
@@ -188,6 +204,8 @@ def _lend(following: Following, caller: Caller, credential: Credential, kept: Ke
 def _check(following: Following, credential: Credential, kept: Kept) -> None:
     """Raises for what cannot be followed; tells of the Subscription that it is active."""
     resource = kept.resource
+    if len(wire.dump(resource)) > MOST_BYTES:
+        raise TooLarge("A Subscription has at most 64 KiB.", "Subscription")
     for name in ("implicitRules", "modifierExtension"):
         if name in resource:
             raise BusinessRule("This server does not know what this changes.", f"Subscription.{name}")
@@ -211,6 +229,10 @@ def _check(following: Following, credential: Credential, kept: Kept) -> None:
 
 def _check_channel(following: Following, kept: Kept) -> None:
     channel = kept.channel
+    if "modifierExtension" in channel:
+        raise BusinessRule(
+            "This server does not know what this changes.", "Subscription.channel.modifierExtension"
+        )
     kind, payload = channel.get("type"), channel.get("payload")
     if kind not in CHANNELS:
         raise BusinessRule(f"Of channels {' and '.join(CHANNELS)} are served.", "Subscription.channel.type")
@@ -248,7 +270,7 @@ def _check_criteria(following: Following, credential: Credential, kept: Kept) ->
     except (Invalid, TooCostly) as e:
         raise type(e)(str(e), CRITERIA) from e
     except KeyMissing as e:
-        raise KeyMissing(f"Criteria and payloads are about content: {e}", CRITERIA) from e
+        raise KeyMissing(f"What is looked at takes your key. {e}", CRITERIA) from e
 
 
 CRITERIA = "Subscription.criteria"
