@@ -289,6 +289,8 @@ class Client:
 
     def read(self, kind: str, entity_id: str) -> Entity | None:
         """Returns the entity, soft-deleted ones too; None when there is none."""
+        if entity_id in NO_IDS.get(kind, ()):
+            return None
         found = self._found("GET", f"{kind}/{_segment(entity_id)}", kind=kind)
         return None if found is None else _known(found)
 
@@ -452,6 +454,10 @@ ACCESS_TYPES = {
     "accesslog": "AccessLog",
 }
 """Which entity type's access control keys open a path."""
+
+
+NO_IDS = {"user": ("current", "matches"), "hcparty": ("current",)}
+"""What stands in a path in the place of an id."""
 
 
 def _segment(text: str) -> str:

@@ -41,8 +41,6 @@ ENDED = 1
 MOST_USERS = 1000
 ONLY_ADMINISTRATORS = "iCure lets only administrators manage users."
 CHANGED = "The user was changed meanwhile."
-NO_IDS = ("current", "matches")
-"""What iCure's own paths have in the place of the id of a user."""
 DELEGATION_TAGS = frozenset(
     {
         *("all", "administrativeData", "generalInformation", "financialInformation", "medicalInformation"),
@@ -176,7 +174,7 @@ FINDING: Mapping[str, Callable[[Client, str], Entity | list[Entity]]] = {
 def read(client: Client, user_id: str) -> Entity:
     """Returns a user. Raises `NotFound`, for deleted ones too, and `Forbidden`."""
     try:
-        user = None if user_id in NO_IDS else client.read(PATH, user_id)
+        user = client.read(PATH, user_id)
     except Forbidden as e:
         raise Forbidden(ONLY_ADMINISTRATORS) from e
     if user is None or user.get("deletionDate"):

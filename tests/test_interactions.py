@@ -266,6 +266,11 @@ def test_a_delete_of_another_version_is_refused(esmith: Caller, resource: Resour
     assert esmith.delete(place(created), If_Match=etag).status_code == 204
 
 
+@pytest.mark.parametrize("resource_type", ["Practitioner", "Organization"])
+def test_the_caller_has_no_second_id(esmith: Caller, resource_type: str) -> None:
+    assert_outcome(esmith.get(f"{resource_type}/current"), 404, "not-found")
+
+
 def test_a_deleted_observation_leaves_its_neighbours_in_the_contact(esmith: Caller) -> None:
     entries = [{"resource": OBSERVATION | {"id": f"o{at}"}} for at in range(3)]
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
