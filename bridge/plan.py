@@ -173,6 +173,11 @@ class Write:
         return mark(self.entity) if self.services is None else _marked(self.entity, self.services.digests)
 
     @property
+    def size(self) -> int:
+        """How many bytes are sent."""
+        return len(orjson.dumps(self.entity))
+
+    @property
     def refusal(self) -> str:
         """What it means that iCure forbids it."""
         return refusal(self.kind)

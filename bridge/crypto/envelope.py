@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import os
 import uuid
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,10 @@ from mappings.values import Entity, Json
 
 ENTITY_KEY_BYTES = 32
 RESIDUE_INFO = b"fhir-residue"
+PACKING_LEVEL = 1
+"""A residue names the same codes and elements again and again: a third is left of it, and more effort gains little."""
+MOST_PACKED_BYTES = 1 << 24
+"""Of the text: no larger one is unpacked, so that a few bytes of somebody else do not become a thousand times as many."""
 _METADATA = frozenset(("securityMetadata", "delegations", "encryptionKeys", "cryptedForeignKeys"))
 
 
@@ -251,8 +256,9 @@ class _Decryption:
 
 
 def seal_residue(entity_key: bytes, owner_id: str, text: bytes) -> str:
-    """Returns the residue of an entity or Service, sealed: no client's settings uncover it."""
-    return to_base64(seal(hkdf(entity_key, RESIDUE_INFO), text, owner_id.encode()))
+    """Returns the residue of an entity or Service, packed and sealed: no client's settings uncover it."""
+    packed = zlib.compress(text, PACKING_LEVEL) if len(text) <= MOST_PACKED_BYTES else text
+    return to_base64(seal(hkdf(entity_key, RESIDUE_INFO), packed, owner_id.encode()))
 
 
 def open_residue(entity_keys: Sequence[bytes], owner_id: str, text: str) -> bytes | None:
@@ -263,10 +269,22 @@ def open_residue(entity_keys: Sequence[bytes], owner_id: str, text: str) -> byte
         return None
     for key in entity_keys:
         try:
-            return open_sealed(hkdf(key, RESIDUE_INFO), sealed, owner_id.encode())
+            return _unpacked(open_sealed(hkdf(key, RESIDUE_INFO), sealed, owner_id.encode()))
         except InvalidTag:
             continue
     return None
+
+
+def _unpacked(residue: bytes) -> bytes | None:
+    """Returns the text of a residue, also of one that was sealed as it stood; None for what is none."""
+    if residue.startswith(b"{"):
+        return residue
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(residue, MOST_PACKED_BYTES)
+    except zlib.error:
+        return None
+    return text if unpacking.eof else None
 
 
 def version_tag(entity_key: bytes, canonical: bytes) -> str:

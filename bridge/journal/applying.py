@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from bridge.errors import BridgeError, Conflict, Forbidden, Issue, UpstreamFailed, UpstreamTimeout
 from bridge.journal.entry import Entry, Journal, Step
@@ -21,6 +20,8 @@ from bridge.state import Hold
 from mappings.values import Entity
 
 BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
+BATCH_BYTES = 4 << 20
+"""Of a batch of several documents: who sends and who answers hold it in many forms at once."""
 
 
 def apply(scope: Scope, writes: list[Write], tell: Callable[[Write, Entity], None]) -> None:
@@ -143,7 +144,13 @@ def _check_whole(write: Write, stored: Entity) -> None:
 def _take_batch(writes: list[Write]) -> list[Write]:
     """Takes off what goes upstream in the next call: creations together, everything else by itself."""
     method, kind = writes[0].method, writes[0].kind
-    size = BATCH.get(kind, 1) if method == "create" else 1
-    batch = list(takewhile(lambda w: (w.method, w.kind) == (method, kind), writes[:size]))
+    most = BATCH.get(kind, 1) if method == "create" else 1
+    batch: list[Write] = []
+    size = 0
+    for write in writes[:most]:
+        size += write.size if most > 1 else 0
+        if batch and ((write.method, write.kind) != (method, kind) or size > BATCH_BYTES):
+            break
+        batch.append(write)
     del writes[: len(batch)]
     return batch

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import string
+import zlib
 
 import pytest
 from hypothesis import given
@@ -366,6 +367,29 @@ def test_a_residue_opens_for_its_owner_only(text, owner_id):
     assert envelope.open_residue([KEY], owner_id + "!", sealed) is None
     assert envelope.open_residue([bytes(32), bytes(16)], owner_id, sealed) is None
     assert envelope.open_residue([KEY], owner_id, sealed[:-8]) is None
+
+
+def test_a_residue_is_packed_unless_it_is_very_large(monkeypatch):
+    text = b'{"code":"718-7"}' * 100
+    assert len(envelope.seal_residue(KEY, "e", text)) < len(text) / 5
+    monkeypatch.setattr(envelope, "MOST_PACKED_BYTES", len(text) - 1)
+    sealed = envelope.seal_residue(KEY, "e", text)
+    assert len(sealed) > len(text)
+    assert envelope.open_residue([KEY], "e", sealed) == text
+
+
+RESIDUE_KEY = envelope.hkdf(KEY, envelope.RESIDUE_INFO)
+OPENED_BUT_NONE = {
+    "no zlib": b"nothing that was packed",
+    "half of it": zlib.compress(b"{}" * 100)[:-4],
+    "more than anybody keeps": zlib.compress(bytes(envelope.MOST_PACKED_BYTES + 1)),
+}
+
+
+@pytest.mark.parametrize("packed", OPENED_BUT_NONE.values(), ids=OPENED_BUT_NONE)
+def test_what_opens_and_is_no_residue_is_none(packed):
+    sealed = to_base64(envelope.seal(RESIDUE_KEY, packed, b"e"))
+    assert envelope.open_residue([KEY], "e", sealed) is None
 
 
 @pytest.mark.parametrize("text", ["", "é", "AAAA", to_base64(bytes(100))])
