@@ -43,7 +43,7 @@ RESIDUE_INFO = b"fhir-residue"
 PACKING_LEVEL = 1
 """A residue names the same codes and elements again and again: a third is left of it, and more effort gains little."""
 MOST_PACKED_BYTES = 1 << 24
-"""Of the text: no larger one is unpacked, so that a few bytes of somebody else do not become a thousand times as many."""
+"""Of the text: no larger one is unpacked, so that few bytes of somebody else do not become a thousand times as many."""
 _METADATA = frozenset(("securityMetadata", "delegations", "encryptionKeys", "cryptedForeignKeys"))
 
 
