@@ -200,6 +200,17 @@ def test_a_patient_that_cannot_be_reached_is_not_invited(
     assert inbox() == []
 
 
+def test_a_patient_with_a_mobile_number_only_is_given_a_user_by_hand(doctor: Caller) -> None:
+    patient_id = patient(doctor, ("phone", "mobile", "+32470000001"))
+    assert_outcome(invited(doctor, patient_id), 422, "business-rule", "Patient.telecom")
+    said = {"mobilePhone": "+32470000001", "patientId": patient_id, "password": "told on the phone"}
+    assert doctor.post("/rest/icdx/v1/users", said).status_code == 201
+    credentials = {"username": "+32470000001", "password": "told on the phone"}
+    token = doctor.post("/rest/v2/auth/login", credentials).json["token"]
+    current = doctor.get("/rest/v2/user/current", Authorization=f"Bearer {token}").json
+    assert current["patientId"] == patient_id
+
+
 def test_who_cannot_be_reached_invites_nobody(start: Callable[..., Caller], smtp: Server) -> None:
     caller = start(settings(plain(smtp)), reachable=False)
     answer = invited(caller, argan(caller))
