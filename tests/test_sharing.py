@@ -18,7 +18,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from bridge import demo
-from bridge.app import EMBEDDED_URL
+from bridge.app import EMBEDDED_URL, create_app
 from bridge.crypto.keys import OwnKey, PrivateKey
 from bridge.crypto.primitives import cbc_encrypt, to_base64
 from bridge.demo import ESMITH
@@ -690,6 +690,39 @@ def test_what_cannot_be_asked_for_is_refused_in_words(
     assert stored(data_dir) == before
 
 
+@pytest.mark.parametrize("kind", ["Practitioner", "Organization", "Patient"])
+def test_a_data_owner_that_was_deleted_is_no_recipient(
+    esmith: Caller, data_dir: Path, patient: Resource, kind: str
+) -> None:
+    members = {"name": "Ward"} if kind == "Organization" else {"name": [{"family": "Gone"}]}
+    who = location(esmith.created({"resourceType": kind, **members}))
+    announce(esmith, who.partition("/")[2], PrivateKey.generate())
+    share(esmith, location(patient), who, "read")
+    assert esmith.delete(who).status_code == 204
+    before = stored(data_dir)
+    assert_outcome(
+        esmith.post(f"{location(patient)}/$share", asking(who, "write")),
+        422,
+        path="Parameters.parameter[0].value.reference",
+    )
+    assert stored(data_dir) == before
+
+
+def test_a_recipient_goes_by_its_own_type(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
+    ward = location(esmith.created({"resourceType": "Organization", "name": "Ward"})).partition("/")[2]
+    announce(esmith, ward, PrivateKey.generate())
+    for who in (f"Practitioner/{ward}", f"Organization/{jdoe.account['dataOwnerId']}", f"Patient/{ward}"):
+        assert_outcome(
+            esmith.post(f"{location(patient)}/$share", asking(who, "read")),
+            422,
+            path="Parameters.parameter[0].value.reference",
+        )
+    answer = share(esmith, location(patient), f"Organization/{ward}", "read")
+    assert references(answer, "recipient") == [f"Organization/{ward}"]
+    esmiths = f"Practitioner/{ESMITH}"
+    assert (f"Organization/{ward}", "read", esmiths) in accesses(esmith, location(patient))
+
+
 def test_data_comes_along_with_a_patient_only(esmith: Caller, jdoe: Caller) -> None:
     path = location(esmith.created(observation()))
     response = esmith.post(f"{path}/$share", asking(jdoe, "read", "Observation"))
@@ -1104,8 +1137,8 @@ def test_what_would_be_lost_to_somebody_without_a_name_is_not_moved(
 EXCHANGE_KEY, ENTITY_KEY = bytes(range(32)), uuid.UUID("28ee3984-7e09-4ef0-b962-a298a7354398")
 
 
-def older(caller: Caller, data_dir: Path) -> dict[str, Any]:
-    """A Patient as iCure's clients wrote it years ago."""
+def older(caller: Caller, kind: str = "patient", **members: Any) -> dict[str, Any]:
+    """An entity as iCure's clients wrote it years ago, by default a Patient."""
     owner, made_id = caller.account["dataOwnerId"], str(uuid.uuid4())
     key = OwnKey(PrivateKey.parse(caller.account["privateKey"]), "sha256")
     box = key.public.encrypt(EXCHANGE_KEY).hex()
@@ -1119,20 +1152,23 @@ def older(caller: Caller, data_dir: Path) -> dict[str, Any]:
 
     entity = {
         "id": made_id,
-        "firstName": "Ada",
-        "lastName": "Lovelace",
         "delegations": sealed(str(uuid.uuid4())),
         "encryptionKeys": sealed(str(ENTITY_KEY)),
-        "encryptedSelf": to_base64(cbc_encrypt(ENTITY_KEY.bytes, b'{"note": "old"}')),
+        **(members or {"firstName": "Ada", "lastName": "Lovelace", "encryptedSelf": hidden(note="old")}),
     }
-    made: dict[str, Any] = icure(caller, "POST", "patient", entity)
+    made: dict[str, Any] = icure(caller, "POST", kind, entity)
     return made
+
+
+def hidden(**members: Any) -> str:
+    """What an older client has in `encryptedSelf`."""
+    return to_base64(cbc_encrypt(ENTITY_KEY.bytes, orjson.dumps(members)))
 
 
 def test_an_entity_of_an_older_client_gets_a_root_and_keeps_its_maps(
     esmith: Caller, jdoe: Caller, carol: Caller, data_dir: Path
 ) -> None:
-    made = older(esmith, data_dir)
+    made = older(esmith)
     path, before = f"Patient/{made['id']}", esmith.get(f"Patient/{made['id']}").json
     assert references(share(esmith, path, jdoe, "write"), "shared") == [path]
     assert content(jdoe.get(path).json) == content(before) == content(esmith.get(path).json)
@@ -1144,3 +1180,37 @@ def test_an_entity_of_an_older_client_gets_a_root_and_keeps_its_maps(
     assert references(share(esmith, path, jdoe, "write"), "unchanged") == [path]
     esmiths = f"Practitioner/{ESMITH}"
     assert (esmiths, "write", esmiths) in accesses(jdoe, path)
+
+
+def test_an_observation_of_an_older_client_is_moved_out_and_shared_alone(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    one, other = (f"Observation/{uuid.uuid4()}" for _ in range(2))
+    services = [
+        {"id": path.partition("/")[2], "encryptedSelf": hidden(content={"en": {"stringValue": path}})}
+        for path in (one, other)
+    ]
+    contact = older(esmith, "contact", services=services)
+    assert contact_of(data_dir, one) == contact_of(data_dir, other) == contact["id"]
+    assert references(share(esmith, one, jdoe, "write"), "shared") == [one]
+    assert jdoe.get(one).json["valueString"] == esmith.get(one).json["valueString"] == one
+    assert jdoe.get(other).status_code == 403
+    assert esmith.get(other).json["valueString"] == other
+    assert contact_of(data_dir, one) != contact_of(data_dir, other) == contact["id"]
+
+
+def test_what_an_older_client_gave_to_a_parent_is_shared_by_its_children(
+    esmith: Caller, jdoe: Caller, data_dir: Path
+) -> None:
+    ward, nurse = (person(esmith, data_dir, name) for name in ("ward", "nurse"))
+    made = older(ward)
+    path = f"Patient/{made['id']}"
+    assert nurse.get(path).status_code == 403
+    party = icure(esmith, "GET", f"hcparty/{nurse.account['dataOwnerId']}")
+    icure(esmith, "PUT", "hcparty", {**party, "parentId": ward.account["dataOwnerId"]})
+    nurse = Caller(create_app(esmith.app.extensions["bridge"].config), nurse.account)
+    assert nurse.load_key().status_code == 200
+    assert nurse.load_key(ward.account["privateKey"], ward.account["dataOwnerId"]).status_code == 200
+    assert references(share(nurse, path, jdoe, "write"), "shared") == [path]
+    assert content(jdoe.get(path).json) == content(nurse.get(path).json) == content(ward.get(path).json)
+    assert references(share(nurse, path, jdoe, "write"), "unchanged") == [path]

@@ -85,10 +85,10 @@ FAULTS: dict[str, Callable[..., Any]] = {
 SHARES = ("with its data", "out of a Contact", "of an older client")
 
 
-def made(kind: str, esmith: Caller, data_dir: Path) -> tuple[str, list[str], list[str], list[str]]:
+def made(kind: str, esmith: Caller) -> tuple[str, list[str], list[str], list[str]]:
     """What is to be shared, what comes along by its type, all that is shared then, and what is not."""
     if kind == "of an older client":
-        path = f"Patient/{older(esmith, data_dir)['id']}"
+        path = f"Patient/{older(esmith)['id']}"
         return path, [], [path], []
     patient = esmith.created(PATIENT)
     day = {"effectiveDateTime": "2020-01-01"}
@@ -125,7 +125,7 @@ def test_whichever_call_fails_a_share_says_so_and_is_finished_by_sending_it_agai
     interfering = Interfering(esmith.app)
     at, over = 0, False
     while not over:
-        path, include, shared, unshared = made(kind, esmith, data_dir)
+        path, include, shared, unshared = made(kind, esmith)
         who = newcomer(jdoe, data_dir)
         before, documents = contents(esmith, shared), len(stored(data_dir))
         interfering.arm(at, fault)

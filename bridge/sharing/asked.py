@@ -10,7 +10,7 @@ from bridge import wire
 from bridge.crypto.keys import public_keys
 from bridge.crypto.sharing import Wish
 from bridge.errors import BusinessRule, Invalid, Unprocessable
-from bridge.homes import Record
+from bridge.homes import Record, home_of
 from bridge.interactions import check_match, locate
 from bridge.operations import COMPARTMENT
 from bridge.references import by_client_ids
@@ -115,6 +115,17 @@ def _recipient(scope: Scope, reference: object, path: str) -> tuple[str, Entity]
         owner = scope.client.data_owners(list(ids)).get(next(iter(ids))) if len(ids) == 1 else None
     if owner is None:
         raise Unprocessable("No data owner is known under this reference.", path)
-    if owner.get("type") != RECIPIENTS[resource_type]:
-        raise Unprocessable(f"This data owner is no {resource_type}.", path)
+    _check_recipient(scope, resource_type, owner, path)
     return f"{resource_type}/{owner['stub']['id']}", owner
+
+
+def _check_recipient(scope: Scope, resource_type: str, owner: Entity, path: str) -> None:
+    """Raises `Unprocessable` for a data owner of another type or that was deleted, as far as the caller can see."""
+    other = Unprocessable(f"This data owner is no {resource_type}.", path)
+    if owner.get("type") != RECIPIENTS[resource_type]:
+        raise other
+    seen = home_of(resource_type).read_all(scope, resource_type, [owner["stub"]["id"]])
+    if not seen and resource_type != "Patient":
+        raise other
+    if any(record.deleted for record in seen):
+        raise Unprocessable("This data owner was deleted.", path)
