@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,9 +24,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from bridge import demo, wire
 from bridge.app import create_app
 from bridge.config import Config
+from bridge.errors import StateUnavailable
 from bridge.events import following as follow
+from bridge.events import kept as kept_module
 from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
-from tests.helpers import DEMO_PATIENT, Caller, assert_outcome
+from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, count_calls
 from tests.receiver import Receiver, receiving
 
 LOINC = "http://loinc.org"
@@ -146,6 +149,20 @@ def test_patients_and_conditions_are_told_too(app: Any, esmith: Caller, receiver
     assert set(receiver.paths()) == expected
 
 
+@pytest.mark.parametrize(("channel", "shown"), [({"payload": "application/fhir+json"}, 1), ({}, 0)])
+def test_a_patient_that_is_sent_was_shown(
+    config: Config, accounts: dict[str, Account], receiver: Receiver, channel: dict[str, str], shown: int
+) -> None:
+    app = create_app(replace(config, access_log=True))
+    caller = Caller(app, accounts["esmith"])
+    assert caller.load_key().status_code == 200
+    caller.created(hook(receiver, "Patient?family=Eiffel", **channel))
+    caller.created({"resourceType": "Patient", "name": [{"family": "Eiffel"}]})
+    follow_up(app)
+    assert len(receiver.paths()) == 1
+    assert app.extensions["bridge"].access_log.waiting == shown
+
+
 def test_nothing_is_told_that_its_owner_cannot_read(
     app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver
 ) -> None:
@@ -253,6 +270,18 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str | None]] = {
         422,
         "Subscription.modifierExtension",
     ),
+    "a modifier in the channel": (
+        {
+            "channel": {
+                "type": "rest-hook",
+                "endpoint": "https://example.org",
+                "modifierExtension": [{"url": "urn:not", "valueBoolean": True}],
+            }
+        },
+        422,
+        "Subscription.channel.modifierExtension",
+    ),
+    "more than all workers may read again and again": ({"reason": "x" * 70_000}, 413, "Subscription"),
     "an end that is none": ({"end": "2031-02-30T00:00:00Z"}, 400, "Subscription.end"),
     "e-mail": (
         {"channel": {"type": "email", "endpoint": "mailto:a@b.org"}},
@@ -704,3 +733,153 @@ def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(
         with suppress(Undelivered):
             Hooks(config, "mark").send(url, {})
         assert cut.wait(20)
+
+
+def test_what_a_subscription_does_not_take_is_refused_in_words(esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver))
+    patch = b'[{"op": "replace", "path": "/status", "value": "off"}]'
+    entry = {"resource": hook(receiver), "request": {"method": "POST", "url": "Subscription"}}
+    for answer in (
+        esmith.send("PATCH", f"Subscription/{made['id']}", patch, Content_Type="application/json-patch+json"),
+        esmith.send("PUT", "Subscription?status=active", made),
+        esmith.delete("Subscription?status=active"),
+        esmith.post("", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}),
+    ):
+        assert_outcome(answer, 404, "not-supported")
+        assert "each by itself" in answer.text
+    assert esmith.found("Subscription") == [made]
+
+
+SHARED = {
+    "a patient": ("Patient", {"resourceType": "Patient", "name": [{"family": "Eiffel"}]}),
+    "an observation": ("Observation", observation()),
+    "a condition": (
+        "Condition",
+        {"resourceType": "Condition", "code": {"text": "x"}, "subject": observation()["subject"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("criteria", "resource"), SHARED.values(), ids=SHARED)
+def test_what_is_shared_with_its_owner_is_told(
+    app: Any, esmith: Caller, jdoe: Caller, receiver: Receiver, criteria: str, resource: dict[str, Any]
+) -> None:
+    jdoe.created(hook(receiver, criteria, payload="application/fhir+json"))
+    made = esmith.created(resource)
+    follow_up(app)
+    assert receiver.told == []
+    path = f"{made['resourceType']}/{made['id']}"
+    recipient = {
+        "name": "recipient",
+        "valueReference": {"reference": f"Practitioner/{jdoe.account['dataOwnerId']}"},
+    }
+    permission = {"name": "permission", "valueCode": "read"}
+    asked = {"resourceType": "Parameters", "parameter": [recipient, permission]}
+    for _ in range(2):
+        assert esmith.post(f"{path}/$share", asked).status_code == 200
+        follow_up(app)
+        assert receiver.paths() == [f"PUT /on-result/{path}"], "sharing twice changes nothing"
+
+
+def forget(app: Any) -> None:
+    """Has the store know of its last change only."""
+    with app.extensions["store"].writing() as writing:
+        writing._connection.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_nothing_is_asked_for_while_the_key_is_missing(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    made = esmith.created(hook(receiver))
+    for _ in range(2):
+        esmith.created(observation())
+    forget(app)
+    unload(esmith)
+    calls, following = count_calls(app), app.extensions["following"]
+    following.look()
+    for _ in range(3):
+        (one,) = following.due()
+        following.round(one)
+    assert not [call for call in calls.told() if "contact" in call]
+    assert status_of(esmith, made) == ("error", follow.NO_KEY)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_made_good_goes_on_where_the_endpoint_refused(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "MARGIN_MS", 0)
+    monkeypatch.setattr(follow, "AT_ONCE", 1)
+    esmith.created(hook(receiver, payload="application/fhir+json"))
+    seen = []
+    for _ in range(4):
+        seen.append(esmith.created(observation())["id"])
+        time.sleep(0.002)
+    forget(app)
+    receiver.answers = [200, 200, 500]
+    follow_up(app)
+    assert receiver.paths() == [f"PUT /on-result/Observation/{one}" for one in seen]
+
+
+def test_where_time_tells_nothing_that_waits_is_passed_over(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "MOST_CHANGES", 2)
+    made, following = esmith.created(hook(receiver)), app.extensions["following"]
+    began = following.subscriptions.get(made["id"]).position.at
+    for _ in range(3):
+        esmith.created(observation())
+    following.look()
+    (one,) = following.due()
+    following.round(one)
+    assert following.subscriptions.get(made["id"]).position.at == began
+    following.round(one)
+    assert following.subscriptions.get(made["id"]).position.at > began
+
+
+def test_two_who_begin_it_at_once_leave_it_with_a_token_that_works(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
+    made = esmith.created(hook(receiver))
+    url = f"Subscription/{made['id']}"
+    assert esmith.send("PUT", url, {**made, "status": "off"}).status_code == 200
+    before = esmith.get(url).headers["ETag"]
+
+    def begin(match: dict[str, str]) -> int:
+        caller = Caller(app, esmith.account)
+        return int(caller.send("PUT", url, {**made, "status": "requested"}, **match).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(begin, [{"If_Match": before}] * 4)) == [200, 412, 412, 412]
+    esmith.created(observation())
+    follow_up(app)
+    assert len(receiver.told) == 1
+    assert status_of(esmith, made) == ("active", None)
+
+
+def test_one_that_cannot_be_kept_leaves_no_token(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(kept: Any) -> None:
+        raise StateUnavailable
+
+    monkeypatch.setattr(app.extensions["following"].subscriptions, "add", unreachable)
+    assert_outcome(esmith.post("Subscription", hook(receiver)), 503)
+    deadline = time.monotonic() + 10
+    while tokens(esmith):
+        assert time.monotonic() < deadline
+
+
+def test_what_nobody_foresaw_is_said(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following, noticed = app.extensions["following"], []
+    made = esmith.created(hook(receiver))
+    esmith.created(observation())
+    monkeypatch.setattr(following, "_unexpected", noticed.append)
+    monkeypatch.setattr(following.hooks, "send", lambda *_: 1 / 0)
+    following.look()
+    following._begin(following.due()[0])
+    deadline = time.monotonic() + 10
+    while status_of(esmith, made) != ("error", follow.UNEXPECTED):
+        assert time.monotonic() < deadline
+    assert [type(one) for one in noticed] == [ZeroDivisionError]
