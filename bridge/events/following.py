@@ -271,6 +271,8 @@ class Following:
         query, _ = search.parse(resource_type, parse_qsl(asked, keep_blank_values=True), strict=True)
         for record in search.among(scope, query, ids):
             if record.id not in news.doubted or (record.modified or kept.since) >= kept.since:
+                if kept.channel.get("payload"):
+                    scope.shown([record])
                 yield record.id, record
 
     def _send_all(self, kept: Kept, some: Sequence[Wanted]) -> tuple[str, BridgeError] | None:
