@@ -29,7 +29,6 @@ from tests.helpers import (
     serving,
     stored,
 )
-from tests.receiver import receiving
 from tests.sdk.client import Sdk, install
 
 READ = f"Patient/{DEMO_PATIENT}"
@@ -158,27 +157,6 @@ def test_a_patient_that_comes_along_was_shown_too(esmith: Caller, data_dir: Path
     assert len(esmith.found("Observation?_include=Observation:subject")) == 1
     access_log_of(esmith).write()
     assert len(kept(data_dir)) == 1
-
-
-@pytest.mark.parametrize(("payload", "times"), [({"payload": "application/fhir+json"}, 1), ({}, 0)])
-def test_a_patient_that_a_subscription_sends_was_shown(
-    config: Config, accounts: dict[str, Account], payload: dict[str, str], times: int
-) -> None:
-    app = create_app(replace(config, access_log=True, hook_hosts=("127.0.0.1",)))
-    caller = Caller(app, accounts["esmith"])
-    assert caller.load_key().status_code == 200
-    with receiving() as receiver:
-        channel = {"type": "rest-hook", "endpoint": receiver.url, **payload}
-        said = {"status": "requested", "reason": "a test", "criteria": "Patient?family=Other"}
-        caller.created({"resourceType": "Subscription", **said, "channel": channel})
-        caller.created(OTHER)
-        following = app.extensions["following"]
-        following.look()
-        while due := following.due():
-            for one in due:
-                following.round(one)
-        assert len(receiver.paths()) == 1
-    assert access_log_of(caller).waiting == times
 
 
 def test_nothing_is_logged_unless_it_is_asked_for(
