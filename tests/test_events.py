@@ -182,12 +182,43 @@ def test_an_icure_that_is_elsewhere_tells_over_websockets(
                     near.send("DELETE", f"Subscription/{made['id']}", status=204)
 
 
+def test_another_host_takes_over_from_one_that_was_killed(
+    server: Server, esmith: Remote, tmp_path: Path, redis_url: str, receiver: Receiver
+) -> None:
+    secret = tmp_path / "deployment-secret"
+    secret.write_bytes(b"0123456789abcdef")
+    shared = {
+        "ICURE_URL": server.url,
+        "BRIDGE_STATE_URL": redis_url,
+        "BRIDGE_SECRET_FILE": str(secret),
+        **HOOKS,
+    }
+    folders = [tmp_path / "one", tmp_path / "another"]
+    for folder in folders:
+        folder.mkdir()
+    with serving(folders[0], **shared) as one:
+        near = Remote(one, esmith.account)
+        near.load_key()
+        near.created(hook(receiver, **FULL))
+        told = {put(esmith.created(observation()))}
+        receiver.wait_for(told)
+        with serving(folders[1], **shared) as another:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            told |= {put(esmith.created(observation())) for _ in range(5)}
+            receiver.wait_for(told, 120)
+            assert [made["status"] for made in Remote(another, esmith.account).found("Subscription")] == [
+                "active"
+            ]
+
+
 def test_what_icure_tells_over_its_connection_is_heard(
     server: Server, esmith: Remote, tmp_path: Path, accounts: dict[str, dict[str, str]]
 ) -> None:
     app = create_app(Config(icure_url=server.url, data_dir=tmp_path / "bridge"))
     source, now = app.extensions["following"].source, time.time_ns() // 1_000_000
-    kept = Kept("an-id", "esmith", "", listening(), source.begin(now), now, token=accounts["esmith"]["password"])
+    kept = Kept(
+        "an-id", "esmith", "", listening(), source.begin(now), now, token=accounts["esmith"]["password"]
+    )
     source.follow([kept])
     heard = source.of(kept)
     until(lambda: heard.ready)
