@@ -121,6 +121,10 @@ class Sdk:
     def share_patient_with(self, patient_id: str, delegate: str) -> dict[str, Any]:
         return self.call("sharePatientWith", id=patient_id, delegate=delegate)
 
+    def share_patient_as_it_was(self, patient_id: str, delegates: list[str]) -> dict[str, Any]:
+        """Shares one state of it with each of these, and then writes that state."""
+        return self.call("sharePatientAsItWas", id=patient_id, delegates=delegates)
+
     def secret_ids_of_patient(self, patient_id: str) -> list[str]:
         return self.call("secretIdsOfPatient", id=patient_id)
 

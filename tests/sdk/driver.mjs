@@ -153,6 +153,12 @@ const commands = {
   async sharePatientWith({ id, delegate }) {
     return patient.out(await sdk.patient.shareWith(delegate, await sdk.patient.getPatient(id)))
   },
+  // The same entity again and again, as it was before the first share of it.
+  async sharePatientAsItWas({ id, delegates }) {
+    const found = await sdk.patient.getPatient(id)
+    for (const delegate of delegates) await sdk.patient.shareWith(delegate, found)
+    return patient.out(await sdk.patient.modifyPatient(found))
+  },
   async secretIdsOfPatient({ id }) {
     return sdk.patient.getSecretIdsOf(await sdk.patient.getPatient(id))
   },
