@@ -742,6 +742,13 @@ def test_what_is_not_there_or_not_the_callers_is_refused(
     assert_outcome(esmith.post(f"{location(patient)}/{operation}", body), 410)
 
 
+@pytest.mark.parametrize("body", [[], 1, "x", {"resourceType": "Patient"}, asking("Practitioner/x")])
+def test_access_takes_no_parameters(esmith: Caller, body: Any) -> None:
+    assert esmith.post(f"Patient/{DEMO_PATIENT}/$access", None).status_code == 200
+    assert esmith.post(f"Patient/{DEMO_PATIENT}/$access", {"resourceType": "Parameters"}).status_code == 200
+    assert_outcome(esmith.post(f"Patient/{DEMO_PATIENT}/$access", body), 400)
+
+
 def test_sharing_takes_the_callers_key(esmith: Caller, jdoe: Caller, patient: Resource) -> None:
     esmith.delete(f"/rest/icdx/v1/keychain/{ESMITH}")
     assert_outcome(esmith.post(f"{location(patient)}/$share", asking(jdoe)), 403, "security")

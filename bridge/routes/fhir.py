@@ -237,6 +237,13 @@ def instance(resource_type: str, logical_id: str) -> tuple[Scope, str, str]:
     return asked, resource_type, logical_id
 
 
+def no_parameters(operation: str) -> None:
+    """Raises `Invalid` when this request gives an operation parameters that it does not take."""
+    sent = body()
+    if sent and operations.said_in(wire.parse(sent)):
+        raise Invalid(f"${operation} takes no parameters.", "Parameters.parameter")
+
+
 def _unless() -> str | None:
     """Returns the condition of a create: in `If-None-Exist`, or in the URL, as fhirpy says it."""
     said = request.headers.get("If-None-Exist")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from bridge import invitation, wire
-from bridge.errors import Invalid
-from bridge.operations import said_in
-from bridge.routes.answers import FHIR_BASE, body, bridge, fhir
-from bridge.routes.fhir import instance, negotiate
+from bridge import invitation
+from bridge.routes.answers import FHIR_BASE, bridge, fhir
+from bridge.routes.fhir import instance, negotiate, no_parameters
 
 bp = Blueprint("invitation", __name__, url_prefix=FHIR_BASE)
 bp.before_request(negotiate)
@@ -18,9 +16,7 @@ bp.before_request(negotiate)
 def invite(logical_id: str) -> Response:
     """Makes a user for a patient, and sends the patient its temporary password by e-mail."""
     asked, _, _ = instance("Patient", logical_id)
-    sent = body()
-    if sent and said_in(wire.parse(sent)):
-        raise Invalid("$invite takes no parameters.", "Parameters.parameter")
+    no_parameters("invite")
     config = bridge().config
     link = config.invitation_url or config.public_url
     return fhir(invitation.invite(asked, bridge().mail, link, logical_id))

@@ -22,7 +22,7 @@ from bridge.routes.answers import (
     preferences,
     write,
 )
-from bridge.routes.fhir import instance, negotiate
+from bridge.routes.fhir import instance, negotiate, no_parameters
 from bridge.scope import Scope
 from bridge.sharing import SHARED, Share
 
@@ -80,7 +80,9 @@ def cancel(job_id: str) -> Response:
 
 def access(resource_type: str, logical_id: str) -> Response:
     """Tells who can open a resource, and through whom."""
-    return fhir(sharing.access(*instance(resource_type, logical_id)))
+    asked, _, _ = instance(resource_type, logical_id)
+    no_parameters("access")
+    return fhir(sharing.access(asked, resource_type, logical_id))
 
 
 @bp.get("/OperationDefinition/<name>")
