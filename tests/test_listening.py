@@ -131,9 +131,16 @@ REFUSED = {
             },
         }
     ),
-    "keys that are none": json.dumps(
-        {"entityClass": f"{PACKAGE}Patient", "eventTypes": ["CREATE"], "filter": {}, "accessControlKeys": "?"}
-    ),
+} | {
+    f"keys that are {keys}": json.dumps(
+        {
+            "entityClass": f"{PACKAGE}Patient",
+            "eventTypes": ["CREATE"],
+            "filter": {"$type": "PatientByHcPartyFilter"},
+            "accessControlKeys": keys,
+        }
+    )
+    for keys in ("?", 7, True, {}, {"a": "b"}, [None])
 }
 
 

@@ -93,9 +93,9 @@ class Wanted:
         self._events = frozenset(said["eventTypes"])
         self._type = HEARD[name]
         self._filter, self._holds = _chain(said.get("filter"))
-        keys = said.get("accessControlKeys") or ()
-        values = [keys] if isinstance(keys, str) else keys
-        if not all(isinstance(value, str) for value in values):
+        keys = said.get("accessControlKeys")
+        values = [] if keys is None else [keys] if isinstance(keys, str) else keys
+        if type(values) is not list or not all(isinstance(value, str) for value in values):
             raise BadRequest("accessControlKeys must be base64")
         self._documents = Documents(
             store, caller.with_request(hashed_access_keys(values), False, caller.unrestricted)
