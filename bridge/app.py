@@ -165,6 +165,9 @@ class _Store:
         return told, found[-1].number if found else number
 
 
+_MARK = "HTTP_" + MARK_HEADER.upper().replace("-", "_")
+
+
 class _Beside:
     """Two WSGI applications under one address: iCure's paths go to the embedded store."""
 
@@ -174,6 +177,8 @@ class _Beside:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         prefix = next((p for p in EMBEDDED_PATHS if path == p or path.startswith(f"{p}/")), None)
+        if _MARK in environ:
+            prefix = None  # a notification is no request to iCure, wherever its endpoint is
         answer: Iterable[bytes]
         if prefix is None:
             answer = self._bridge(environ, start_response)

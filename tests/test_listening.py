@@ -182,6 +182,8 @@ def test_listeners_leave_half_of_the_threads_to_others(data_dir: Path, esmith: d
         listeners = [Listener(server, esmith).wants("Patient", "CREATE", **mine(esmith)) for _ in range(2)]
         full = handshake(server, Authorization=basic(esmith))
         assert (full.status_code, list(full.json())) == (503, ["message"])
+        fhir = handshake(server, f"{FHIR}/ws", Authorization=basic(esmith))
+        assert (fhir.status_code, fhir.json()["issue"][0]["code"]) == (503, "transient")
         made = call(server, esmith, "POST", "patient", patient(esmith))
         assert [one.next() for one in listeners] == [made, made]
         listeners[0].socket.close()

@@ -418,6 +418,7 @@ def test_what_the_bridge_sends_itself_is_refused(app: Any, esmith: Caller, recei
     follow_up(app)
     mark = receiver.told[0][2][MARK_HEADER]
     assert_outcome(esmith.post("Observation", observation(), **{MARK_HEADER: mark}), 403)
+    assert_outcome(esmith.post("/rest/v2/patient", {"lastName": "Eiffel"}, **{MARK_HEADER: mark}), 403)
     assert esmith.post("Observation", observation(), **{MARK_HEADER: "another"}).status_code == 201
 
 

@@ -32,6 +32,8 @@ from mappings.observation import is_observation
 HOLD = "subscriptions of"
 LOOK_SECONDS = 1.0
 """How often a worker looks for new Subscriptions, and for those whose worker died."""
+MOST_LOOKING = 0.05
+"""Which share of its time it may look, where there are very many."""
 POLL_SECONDS = 0.05
 MOST_CHANGES = 50
 """Looked at in one round."""
@@ -97,7 +99,7 @@ class Following:
         self._holds: dict[str, Hold] = {}
         self._followed: dict[str, Followed] = {}
         self._rounds = threading.Semaphore(MOST_ROUNDS)
-        self._looked = float("-inf")
+        self._look_again = 0.0
 
     def start(self) -> None:
         """Follows in a thread that ends with the process."""
@@ -106,8 +108,11 @@ class Following:
     def _run(self) -> None:
         while True:
             try:
-                if time.monotonic() - self._looked > LOOK_SECONDS:
+                began = time.monotonic()
+                if began > self._look_again:
                     self.look()
+                    took = time.monotonic() - began
+                    self._look_again = began + max(LOOK_SECONDS, took / MOST_LOOKING)
                 for one in self.due():
                     self._begin(one)
                 time.sleep(POLL_SECONDS)
@@ -138,7 +143,6 @@ class Following:
 
     def look(self) -> None:
         """Takes over the Subscriptions of owners whom nobody follows, and lets go of those that are gone."""
-        self._looked = time.monotonic()
         there = [kept for kept in self.subscriptions.all() if kept.token is not None]
         self._hold({kept.user for kept in there})
         mine = {kept.id: kept for kept in there if kept.user in self._holds}
