@@ -27,6 +27,8 @@ DRAINED_SECONDS = 900
 """In this time a vessel drains from its brim."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1, 300
 KNOWN_SECONDS = 30 * 24 * 3600
+KNOWN_AGAIN_SECONDS = 24 * 3600
+"""So seldom it is written that a login still comes from an address."""
 WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 """How some proxies write an address."""
 IPV6_PREFIX = 64
@@ -95,8 +97,9 @@ class Throttle:
         pair = _pair(login, address)
         if self._state.get(PAIR.kind, pair) is not None:
             self._state.put(PAIR.kind, pair, None)
-        if self._state.get(KNOWN, pair) is None:
-            self._state.put(KNOWN, pair, b"", time.time() + KNOWN_SECONDS)
+        now = time.time()
+        if now - float(self._state.get(KNOWN, pair) or 0) > KNOWN_AGAIN_SECONDS:
+            self._state.put(KNOWN, pair, str(now).encode(), now + KNOWN_SECONDS)
 
     def _due(self, vessel: Vessel, name: str) -> float:
         """Returns when the next try is allowed, in epoch seconds."""

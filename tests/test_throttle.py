@@ -16,7 +16,7 @@ import requests
 from bridge import throttle
 from bridge.app import create_app
 from bridge.config import Config
-from bridge.state import Sqlite, State
+from bridge.state import Sqlite, State, sqlite
 from bridge.throttle import ADDRESS, DRAINED_SECONDS, LOGIN, LONGEST_WAIT_SECONDS, PAIR, Throttle
 from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, serving
 
@@ -119,6 +119,22 @@ def test_many_addresses_hold_up_a_login_but_where_it_is_known(
     assert other.wait("esmith", THERE) == 4
     assert other.wait("esmith", HERE) == 0
     assert other.wait("jdoe", THERE) == 0
+
+
+def test_an_address_is_known_for_thirty_days_after_the_last_time(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "time", clock)
+    one = Throttle(State(Sqlite(tmp_path), b"s" * 32), Config().trusts)
+    waits = []
+    for days, comes in ((0, True), (20, True), (20, False), (20, False)):
+        clock.now += days * 24 * 3600
+        for at in range(LOGIN.free + 1):
+            one.failed("esmith", f"203.0.113.{at}")
+        waits.append(one.wait("esmith", HERE) > 0)
+        if comes:
+            one.succeeded("esmith", HERE)
+    assert waits == [True, False, False, True]
 
 
 def test_many_logins_hold_up_an_address(workers: tuple[Throttle, Throttle], clock: Clock) -> None:
