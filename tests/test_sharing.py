@@ -1019,6 +1019,23 @@ def test_who_lost_a_key_reads_again_what_others_share_again(
     }
 
 
+def test_who_has_two_keys_opens_with_either_what_comes_after(
+    esmith: Caller, jdoe: Caller, patient: Resource
+) -> None:
+    old, new = PrivateKey.parse(esmith.account["privateKey"]), PrivateKey.generate()
+    announce(esmith, ESMITH, new)
+    assert esmith.load_key(new.pkcs8_der.hex()).status_code == 200
+    after = [location(one.created(PATIENT)) for one in (esmith, jdoe)]
+    share(esmith, after[0], jdoe)
+    share(jdoe, after[1], esmith)
+    for key, before in ((new, 403), (old, 200)):
+        assert esmith.delete(f"/rest/icdx/v1/keychain/{ESMITH}").status_code == 204
+        assert esmith.load_key(key.pkcs8_der.hex()).status_code == 200
+        assert [esmith.get(path).status_code for path in after] == [200, 200]
+        assert esmith.get(location(patient)).status_code == before
+    assert [jdoe.get(path).status_code for path in after] == [200, 200]
+
+
 # hierarchies
 
 
