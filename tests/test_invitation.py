@@ -235,6 +235,18 @@ def test_a_patient_is_invited_once(doctor: Caller, inbox: Callable[[], list[Emai
     assert len(inbox()) == 1
 
 
+def test_an_invitation_that_is_sent_again_under_its_key_is_told_again_and_goes_out_once(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    path = f"Patient/{argan(doctor)}/$invite"
+    first, second = (doctor.post(path, None, Idempotency_Key="mine") for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert second.json == first.json
+    assert len(inbox()) == 1
+    other = doctor.post(f"Patient/{argan(doctor, 'b@x.example')}/$invite", None, Idempotency_Key="mine")
+    assert_outcome(other, 422, "business-rule")
+
+
 def test_the_operation_is_listed_where_there_is_a_mail_server(doctor: Caller) -> None:
     rest = doctor.get("metadata").json["rest"][0]
     (listed,) = (r for r in rest["resource"] if r["type"] == "Patient")
