@@ -30,6 +30,7 @@ from bridge.events import kept as kept_module
 from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
 from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, count_calls
 from tests.receiver import Receiver, receiving
+from tests.test_sharing import patient_user
 
 LOINC = "http://loinc.org"
 WEIGHT = {"coding": [{"system": LOINC, "code": "29463-7"}]}
@@ -884,3 +885,19 @@ def test_what_nobody_foresaw_is_said(
     while status_of(esmith, made) != ("error", follow.UNEXPECTED):
         assert time.monotonic() < deadline
     assert [type(one) for one in noticed] == [ZeroDivisionError]
+
+
+def test_a_patient_whom_no_delegation_names_takes_its_key_to_be_told(
+    app: Any, data_dir: Path, esmith: Caller, receiver: Receiver
+) -> None:
+    paul = patient_user(esmith, data_dir, "paul")
+    unload(paul)
+    assert_outcome(
+        paul.post("Subscription", hook(receiver, "Observation")), 403, "security", "Subscription.criteria"
+    )
+    assert paul.load_key().status_code == 200
+    paul.created(hook(receiver, "Observation"))
+    paul.created({name: value for name, value in observation().items() if name != "subject"})
+    esmith.created(observation())
+    follow_up(app)
+    assert receiver.paths() == ["POST /on-result"]
