@@ -3,8 +3,9 @@
 Facts: a POST may be sent again because its answer was lost, or because it is meant to be done again; HTTP does not
 tell which. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 Strategy: with an `Idempotency-Key` the answer is kept for a day, and given to whoever sends the same request under the
-same key. A transaction without one is known by its body, and given its answer while it is running or when it was done
-and nobody heard the answer; after an answer the same body is a new request.
+same key; the resource of an answer that says where it is is read again there. A transaction without a key is known by
+its body, and given its answer while it is running or when it was done and nobody heard the answer; after an answer the
+same body is a new request.
 """
 
 from __future__ import annotations
