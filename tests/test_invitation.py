@@ -287,6 +287,19 @@ def test_who_may_make_no_users_invites_nobody(
     assert inbox() == []
 
 
+def test_who_has_no_key_invites_nobody_and_nor_does_a_patient(
+    doctor: Caller, inbox: Callable[[], list[EmailMessage]]
+) -> None:
+    patient_id = argan(doctor)
+    said = {"login": "argan", "patientId": patient_id, "password": "told on the phone"}
+    assert doctor.post("/rest/icdx/v1/users", said).status_code == 201
+    of_the_patient = {"login": "argan", "password": "told on the phone", "dataOwnerId": patient_id}
+    assert_outcome(invited(Caller(doctor.app, of_the_patient), patient_id), 403)
+    assert doctor.delete(f"/rest/icdx/v1/keychain/{doctor.account['dataOwnerId']}").status_code == 204
+    assert_outcome(invited(doctor, patient_id), 403, "security")
+    assert inbox() == []
+
+
 def test_without_a_mail_server_nobody_is_invited(esmith: Caller, data_dir: Path) -> None:
     patient_id = argan(esmith)
     before = stored(data_dir)
