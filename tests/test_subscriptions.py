@@ -901,3 +901,18 @@ def test_a_patient_whom_no_delegation_names_takes_its_key_to_be_told(
     esmith.created(observation())
     follow_up(app)
     assert receiver.paths() == ["POST /on-result"]
+
+
+def test_one_that_began_anew_meanwhile_is_not_ended(app: Any, esmith: Caller, receiver: Receiver) -> None:
+    following = app.extensions["following"]
+    made = esmith.created(hook(receiver))
+    url, before = f"Subscription/{made['id']}", following.subscriptions.get(made["id"])
+    for status in ("off", "requested"):
+        assert esmith.send("PUT", url, {**made, "status": status}).status_code == 200
+    follow.end(following.bridge, following.subscriptions, before, "Its token ended.")
+    esmith.created(observation())
+    time.sleep(1.1)
+    app.extensions["bridge"].authenticator._remembered.clear()
+    follow_up(app)
+    assert len(receiver.told) == 1
+    assert status_of(esmith, made) == ("active", None)

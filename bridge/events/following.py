@@ -29,7 +29,8 @@ from bridge.state import Hold
 from bridge.upstream import Client
 from mappings.observation import is_observation
 
-HOLD = "subscriptions of"
+HOLD, CHANGING = "subscriptions of", "subscription"
+"""Kinds of locks: who follows the Subscriptions of a user, and who begins or ends one."""
 LOOK_SECONDS = 1.0
 """How often a worker looks for new Subscriptions, and for those whose worker died."""
 MOST_LOOKING = 0.05
@@ -373,14 +374,17 @@ def visible(client: Client, resource_type: str, ids: Sequence[str]) -> list[str]
 
 
 def end(bridge: Bridge, subscriptions: Subscriptions, kept: Kept, why: str | None = None) -> None:
-    """Turns a Subscription off: its token is revoked, its keys are taken back."""
-    revoke(bridge, kept)
+    """Turns a Subscription off: its token is revoked, its keys are taken back. One that began anew goes on."""
 
     def off(one: Kept) -> None:
         one.token = None
         one.say("off", why)
 
-    subscriptions.change(kept.id, off)
+    with bridge.state.lock(CHANGING, kept.id):
+        now = subscriptions.get(kept.id)
+        if now is not None and now.token == kept.token:
+            revoke(bridge, now)
+            subscriptions.change(kept.id, off)
 
 
 def revoke(bridge: Bridge, kept: Kept) -> None:

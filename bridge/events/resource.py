@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 from bridge import search, wire
 from bridge.auth import Caller, Credential
 from bridge.errors import BusinessRule, Invalid, KeyMissing, NotFound, PreconditionFailed, TooCostly, TooLarge
-from bridge.events.following import Following, credential_of, revoke
+from bridge.events.following import CHANGING, Following, credential_of, revoke
 from bridge.events.hooks import read_headers
 from bridge.events.kept import Kept, Position, instant_ms
 from bridge.homes import with_meta
@@ -98,7 +98,7 @@ def update(
     if_match: str | None,
 ) -> Kept:
     """Returns the changed Subscription, which goes on where it was, or begins anew when it was off."""
-    with following.bridge.state.lock("subscription", subscription_id):
+    with following.bridge.state.lock(CHANGING, subscription_id):
         return _updated(following, caller, credential, subscription_id, resource, base, if_match)
 
 
@@ -147,7 +147,7 @@ def _updated(
 
 def delete(following: Following, caller: Caller, subscription_id: str, if_match: str | None) -> None:
     """Ends a Subscription for good; one that is not there is not there afterwards either."""
-    with following.bridge.state.lock("subscription", subscription_id):
+    with following.bridge.state.lock(CHANGING, subscription_id):
         kept = following.subscriptions.get(subscription_id)
         if kept is None or kept.user != caller.user_id:
             return
