@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from requests.adapters import BaseAdapter
 
 from bridge import demo, wire
-from bridge.app import create_app
+from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
 from bridge.errors import StateUnavailable
 from bridge.events import following as follow
 from bridge.events import kept as kept_module
 from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
+from bridge.upstream import REPEATS
 from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, count_calls
 from tests.receiver import Receiver, receiving
 from tests.test_sharing import patient_user
@@ -915,4 +918,47 @@ def test_one_that_began_anew_meanwhile_is_not_ended(app: Any, esmith: Caller, re
     app.extensions["bridge"].authenticator._remembered.clear()
     follow_up(app)
     assert len(receiver.told) == 1
+    assert status_of(esmith, made) == ("active", None)
+
+
+class Failing(BaseAdapter):
+    """iCure, of which one call fails, however often it is repeated at once."""
+
+    def __init__(self, inner: BaseAdapter, which: int) -> None:
+        super().__init__()
+        self.inner, self.which, self.calls = inner, which, 0
+
+    def send(self, request: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.which <= self.calls <= self.which + REPEATS:
+            raise requests.ConnectionError
+        return self.inner.send(request, **options)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("which", range(1, 8))
+@pytest.mark.parametrize("criteria", ["Observation?patient.gender=male,female,other,unknown", "Observation"])
+def test_whatever_call_to_icure_fails_it_is_told_in_the_end(
+    app: Any, esmith: Caller, receiver: Receiver, which: int, criteria: str
+) -> None:
+    made = esmith.created(hook(receiver, criteria))
+    esmith.created(observation())
+    bridge = app.extensions["bridge"]
+    bridge.upstream._pause_seconds = 0.0
+    bridge.authenticator._remembered.clear()
+    session = bridge.upstream.session
+    inner = session.get_adapter(EMBEDDED_URL)
+    session.mount(EMBEDDED_URL, Failing(inner, which))
+    following = app.extensions["following"]
+    following.look()
+    (one,) = following.due()
+    following.round(one)
+    said = following.subscriptions.get(made["id"]).resource
+    assert (said["status"], "iCure" in said.get("error", "")) in (("active", False), ("error", True))
+    session.mount(EMBEDDED_URL, inner)
+    follow_up(app)
+    assert receiver.paths()[-1] == "POST /on-result"
     assert status_of(esmith, made) == ("active", None)
