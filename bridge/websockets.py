@@ -74,8 +74,9 @@ class Websockets:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: D102
         if environ.get("HTTP_UPGRADE", "").lower() != "websocket" or GUNICORN_SOCKET not in environ:
-            plain: Iterable[bytes] = self._application(environ, start_response)
-            return plain
+            return self._plain(environ, start_response)
+        if not _is_handshake(environ):
+            return self._plain(_without_upgrade(environ), start_response)
         room = self._room.acquire(blocking=False)
         try:
             return self._answer(environ, room, start_response)
@@ -83,9 +84,12 @@ class Websockets:
             if room:
                 self._room.release()
 
+    def _plain(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body: Iterable[bytes] = self._application(environ, start_response)
+        return body
+
     def _answer(self, environ: dict[str, Any], room: bool, start_response: Any) -> Iterable[bytes]:
-        # Fact: werkzeug has routes of their own for handshakes; ours answer both, each in its words.
-        asked = {name: value for name, value in environ.items() if name != "HTTP_UPGRADE"} | {ROOM: room}
+        asked = _without_upgrade(environ) | {ROOM: room}
         began: list[tuple[Any, ...]] = []
         written: list[bytes] = []
 
@@ -126,3 +130,19 @@ class Websockets:
             return
         finally:
             one.close(1000, "")
+
+
+def _is_handshake(environ: dict[str, Any]) -> bool:
+    """Whether a request can be accepted as a websocket. https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1"""
+    tokens = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and "upgrade" in tokens
+        and environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
+        and {"HTTP_HOST", "HTTP_SEC_WEBSOCKET_KEY"} <= environ.keys()
+    )
+
+
+def _without_upgrade(environ: dict[str, Any]) -> dict[str, Any]:
+    """Returns the request as any other: werkzeug has routes of their own for handshakes, ours answer both."""
+    return {name: value for name, value in environ.items() if name != "HTTP_UPGRADE"}

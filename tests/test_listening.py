@@ -154,7 +154,7 @@ def test_what_is_no_subscription_ends_the_connection_in_words(server: Server, es
         assert closed.value.message, what
 
 
-def handshake(server: Server, path: str = SUBSCRIBE, **headers: str) -> requests.Response:
+def handshake(server: Server, path: str = SUBSCRIBE, **headers: str | None) -> requests.Response:
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -168,6 +168,22 @@ def test_who_has_not_logged_in_hears_nothing(server: Server, esmith: dict[str, s
     assert handshake(server).status_code == 401
     assert handshake(server, Authorization="Bearer no.such.token").status_code == 401
     assert requests.get(server.url + SUBSCRIBE, headers={"Authorization": basic(esmith)}).status_code == 426
+
+
+NO_HANDSHAKE = {
+    "no key": {"Sec-WebSocket-Key": None},
+    "an old version": {"Sec-WebSocket-Version": "8"},
+    "no version": {"Sec-WebSocket-Version": None},
+    "nothing to upgrade": {"Connection": "keep-alive"},
+}
+
+
+def test_what_is_no_handshake_is_refused_in_words(server: Server, esmith: dict[str, str]) -> None:
+    for what, headers in NO_HANDSHAKE.items():
+        login = {"Authorization": basic(esmith), **headers}
+        assert handshake(server, **login).status_code == 426, what
+        refused = handshake(server, f"{FHIR}/ws", **login)
+        assert (refused.status_code, refused.json()["resourceType"]) == (400, "OperationOutcome"), what
 
 
 def test_a_login_that_a_browser_remembers_does_not_do(server: Server, esmith: dict[str, str]) -> None:
