@@ -41,7 +41,7 @@ def run(
 ) -> Resource:
     """Answers a transaction or a batch. With `representation` the answer holds the resources as written.
 
-    `request` says by what it is known when it comes again.
+    The entries are taken off the Bundle. `request` says by what it is known when it comes again.
 
     Raises one error with everything that is wrong in any entry of a transaction; then nothing was written.
     """
@@ -51,7 +51,7 @@ def run(
     )
     scope.warnings += warnings
     kind = bundle["type"]
-    del bundle  # what is written is let go as soon as it is encrypted
+    bundle.pop("entry", None)  # what is written is let go as soon as it is encrypted
     whole = _transaction if kind == "transaction" else _batch
     scope = replace(scope, shows_written=representation)
     answers = whole(scope, entries, request, representation=representation)
@@ -195,6 +195,7 @@ class _Transaction:
         """Takes a step for every entry. Raises everything that is wrong with any of them."""
         first: BridgeError | None = None
         issues: list[Issue] = []
+        unlisted = 0
         for entry in self.entries:
             try:
                 step(entry)
@@ -202,8 +203,10 @@ class _Transaction:
                 first = first or e
                 at = entry.path
                 issues += [i if (i.path or "").startswith(at) else replace(i, path=at) for i in e.issues]
+                unlisted += len(issues[MOST_ISSUES:])
+                del issues[MOST_ISSUES:]
         if first is not None:
-            _refuse(first, issues)
+            _refuse(first, issues, unlisted)
 
     def _checked(self, entry: Entry) -> None:
         """Checks an entry by itself."""
@@ -213,7 +216,8 @@ class _Transaction:
         if entry.method == "PATCH":
             _patch(self.scope, entry)
         elif entry.method != "DELETE":
-            self.incoming[entry.index] = _incoming(self.scope, entry)
+            self.incoming[entry.index] = one = _incoming(self.scope, entry)
+            one.pack()
         else:
             _type_of(entry)
 
@@ -258,7 +262,7 @@ class _Transaction:
         if record is not None:
             yield record.location
         elif entry.method == "PUT":
-            if sent := self.incoming[entry.index].resource.get("id"):
+            if sent := self.incoming[entry.index].sent_id:
                 yield f"{entry.resource_type}/{sent}"
             if entry.query:
                 yield _condition(entry)
@@ -284,7 +288,7 @@ class _Transaction:
 
     def _update(self, entry: Entry, record: Record | None) -> None:
         one = self.incoming[entry.index]
-        sent = one.resource.get("id")
+        sent = one.sent_id
         if record is not None:
             one.over, one.id = record, record.id
         elif sent is not None:
@@ -297,11 +301,10 @@ class _Transaction:
             self.settled[entry.index] = Answer(204)
 
 
-def _refuse(first: BridgeError, issues: list[Issue]) -> NoReturn:
-    told = issues[:MOST_ISSUES]
-    if len(issues) > MOST_ISSUES:
-        told.append(Issue("too-long", f"{len(issues) - MOST_ISSUES} more problems are not listed.", "Bundle"))
-    raise type(first)(issues=told, headers=first.headers)
+def _refuse(first: BridgeError, issues: list[Issue], unlisted: int) -> NoReturn:
+    if unlisted:
+        issues.append(Issue("too-long", f"{unlisted} more problems are not listed.", "Bundle"))
+    raise type(first)(issues=issues, headers=first.headers)
 
 
 def _type_of(entry: Entry) -> str:
@@ -333,7 +336,7 @@ def _etag(entry: Entry) -> str | None:
 def _incoming(scope: Scope, entry: Entry) -> Incoming:
     kind, path = _type_of(entry), f"{entry.path}.resource"
     strict = scope.config.validation == "strict"
-    checked, warnings = wire.check(entry.resource, expected_type=kind, at=path, strict=strict)
+    checked, warnings = wire.check(wire.unpacked(entry.resource), expected_type=kind, at=path, strict=strict)
     entry.resource = {}
     return Incoming(checked, path, entry.full_url, warnings=[*entry.warnings, *warnings])
 
@@ -341,7 +344,7 @@ def _incoming(scope: Scope, entry: Entry) -> Incoming:
 def _patch(scope: Scope, entry: Entry) -> Patch:
     """Returns the patch of an entry: FHIRPath Patch as Parameters, JSON Patch as a Binary."""
     _type_of(entry)
-    resource, most = entry.resource, scope.config.max_body_bytes
+    resource, most = wire.unpacked(entry.resource), scope.config.max_body_bytes
     if resource.get("resourceType") == "Binary" and resource.get("contentType") == JSON_PATCH:
         try:
             return read_patch(b64decode(str(resource.get("data", "")), validate=True), JSON_PATCH, most)

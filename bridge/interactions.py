@@ -157,7 +157,7 @@ def update_where(scope: Scope, one: Incoming, condition: str, if_match: str | No
     https://hl7.org/fhir/R4/http.html#cond-update
     """
     criteria = read_condition(one.resource_type, condition)
-    sent = one.resource.get("id")
+    sent = one.sent_id
     with alone(scope, one.resource_type, criteria) as hold:
         record = match(scope, one.resource_type, criteria)
         hold.check()

@@ -54,8 +54,9 @@ class Request:
     @classmethod
     def of(cls, method: str, url: str, body: bytes, key: str | None, heard: Callable[[], bool]) -> Request:
         """Returns what is known of a request."""
-        head = f"{method} {url}\n".encode()
-        return cls(hashlib.sha256(head + body).hexdigest(), key, heard)
+        digest = hashlib.sha256(f"{method} {url}\n".encode())
+        digest.update(body)
+        return cls(digest.hexdigest(), key, heard)
 
     @property
     def keyed(self) -> Request | None:

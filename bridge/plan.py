@@ -22,8 +22,9 @@ from bridge.crypto import envelope
 from bridge.crypto.keyring import Opened
 from bridge.errors import Conflict, Issue, KeyMissing, Unprocessable, warning
 from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, refusal, with_residue
-from bridge.references import Found, by_client_ids, client_ids, resolve
+from bridge.references import Found, Reference, by_client_ids, client_ids, references, resolve
 from bridge.scope import Scope
+from bridge.wire import Packed
 from mappings import REGISTRY
 from mappings.engine import Context
 from mappings.residue import Residue
@@ -56,9 +57,26 @@ class Incoming:
     residue: Residue = field(default_factory=dict, repr=False)
     resource_type: str = field(init=False)
     """Its FHIR type."""
+    sent_id: str | None = field(init=False)
+    """The id that it was sent with."""
+    references: list[Reference] = field(init=False, repr=False)
+    """As they were sent."""
+    packed: Packed | None = field(init=False, default=None, repr=False)
+    """The resource, while it has to wait."""
 
     def __post_init__(self) -> None:
         self.resource_type = str(self.resource["resourceType"])
+        self.sent_id = self.resource.get("id")
+        self.references = references(self.resource)
+
+    def pack(self) -> None:
+        """Puts the resource aside."""
+        self.packed, self.resource = Packed(self.resource), _GONE
+
+    def unpack(self) -> None:
+        """Takes the resource up again."""
+        if self.packed is not None:
+            self.resource, self.packed = self.packed.unpack(), None
 
     def let_go(self, *, shown: bool) -> None:
         """Forgets of a new one what is encrypted by now; the resource too unless it is to be shown."""
@@ -199,12 +217,12 @@ def plan(
     own = {name: [record.location] for name, record in there.items()} | _own_references(incoming)
     gone = {removal.record.location for removal in removals}
     for one in incoming:
-        _settle_id(scope, one)
+        _settle_id(one)
     _warn_of_repeated_client_ids(scope, [one for one in incoming if one.over is None])
     before = len(scope.warnings)
     found = resolve(
         scope,
-        [(one.path, one.resource, one.base) for one in incoming],
+        [(one.path, one.references, one.base) for one in incoming],
         own,
         lambda kind, query: matches(scope, kind, read_condition(kind, query), gone),
     )
@@ -213,8 +231,8 @@ def plan(
     _hand_out_warnings(scope, incoming, before)
     context = scope.context(found.known.__contains__)
     for one in incoming:
-        if one.over is not None or not _is_service(one):
-            _map(one, context)
+        if one.over is not None:
+            _map(scope, one, found, context)
     _refuse_moves(incoming)
     new = [one for one in incoming if one.over is None or one.moves]
     changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
@@ -225,8 +243,13 @@ def plan(
     ]
 
 
-def _map(one: Incoming, context: Context) -> None:
-    """Maps a resource onto what iCure holds of it."""
+def _map(scope: Scope, one: Incoming, found: Found, context: Context) -> None:
+    """Maps a resource onto what iCure holds of it: with ids and references as they are kept."""
+    one.unpack()
+    one.resource.pop("id", None)
+    for client_id in _client_ids(scope, one):
+        _add_client_id(scope, one.resource, client_id)
+    found.rewrite(one.path, one.resource)
     entity, residue = (one.over.entity, one.over.residue) if one.over else ({"id": one.id}, None)
     one.entity, one.residue = REGISTRY[one.resource_type].to_icure(one.resource, entity, residue, context)
 
@@ -243,18 +266,20 @@ def _refuse_moves(incoming: Sequence[Incoming]) -> None:
         raise Unprocessable(issues=[Issue("business-rule", text, f"{one.path}.subject") for one in fixed])
 
 
-def _settle_id(scope: Scope, one: Incoming) -> None:
-    """Takes the client's id off the resource and keeps it as an identifier."""
-    sent = one.resource.pop("id", None)
-    if one.over is not None:
-        for client_id in client_ids(scope, one.over.resource):
-            _add_client_id(scope, one.resource, client_id)
-    elif sent is not None and sent != one.id:
-        one.client_id = sent
-        _add_client_id(scope, one.resource, sent)
+def _settle_id(one: Incoming) -> None:
+    """Notes the id that a client chose for a new resource: it becomes an identifier."""
+    if one.over is None and one.sent_id not in (None, one.id):
+        one.client_id = one.sent_id
         one.warnings.append(
             warning("informational", "The id became an identifier; iCure gave another.", f"{one.path}.id")
         )
+
+
+def _client_ids(scope: Scope, one: Incoming) -> list[str]:
+    """Returns the ids of clients that the resource keeps as identifiers."""
+    if one.over is not None:
+        return client_ids(scope, one.over.resource)
+    return [] if one.client_id is None else [one.client_id]
 
 
 def _add_client_id(scope: Scope, resource: Resource, client_id: str) -> None:
@@ -267,8 +292,8 @@ def _own_references(incoming: Sequence[Incoming]) -> dict[str, list[str]]:
     """Returns what the request itself writes, by fullUrl and by `Type/<client id>`; two may have the same client id."""
     own: dict[str, list[str]] = {}
     for one in incoming:
-        if client_id := one.resource.get("id"):
-            own.setdefault(f"{one.resource_type}/{client_id}", []).append(one.location)
+        if one.sent_id:
+            own.setdefault(f"{one.resource_type}/{one.sent_id}", []).append(one.location)
     for one in incoming:
         for url in filter(None, (one.full_url, *one.also)):
             own[url] = [one.location]
@@ -305,8 +330,9 @@ def _creations(scope: Scope, new: Sequence[Incoming], found: Found, context: Con
     """Yields the documents that hold these resources, Patients first."""
     secret_ids: dict[str, str] = {}
     documents = [one for one in new if not _is_service(one)]
-    documents.sort(key=lambda one: "patientId" in one.entity)
+    documents.sort(key=lambda one: one.resource_type != "Patient")
     for one in documents:
+        _map(scope, one, found, context)
         yield _document(scope, one, found, secret_ids)
     yield from _contacts(scope, [one for one in new if _is_service(one)], found, secret_ids, context)
 
@@ -358,8 +384,8 @@ def _contacts(
     """
     filling: dict[tuple[Any, ...], _Contact] = {}
     for one in services:
-        if not one.entity:
-            _map(one, context)
+        if one.over is None:
+            _map(scope, one, found, context)
         patient_id = one.entity.get("patientId")
         encounter = (one.resource.get("encounter") or {}).get("reference")
         day = str(one.entity.get("valueDate", ""))[:8]

@@ -1,9 +1,9 @@
 """References in a resource: which there are, and what they become.
 
 Facts: https://hl7.org/fhir/R4/references.html and https://hl7.org/fhir/R4/bundle.html#references.
-Strategy: all references of a request are collected first, looked up together (one or two calls a type, however many
-there are), and then rewritten in place to `Type/<server id>`. What cannot be found stays as it was sent and is warned
-of; only `Observation.subject` must resolve.
+Strategy: all references of a request are collected first and looked up together (one or two calls a type, however many
+there are); each resource is rewritten in place to `Type/<server id>` when its turn comes. What cannot be found stays as
+it was sent and is warned of; only `Observation.subject` must resolve.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.errors import BridgeError, Issue, Unprocessable, warning
 from bridge.homes import Record, home_of, union
@@ -36,38 +36,46 @@ _BARE_TYPES = {
 }
 
 
-@dataclass(slots=True)
-class Reference:
-    """One `Reference` of a resource; `holder` is its JSON object, rewritten in place."""
+class Reference(NamedTuple):
+    """One `Reference` of a resource: what it says, and the way to it."""
 
-    path: str
-    member: str
-    holder: Resource
+    steps: tuple[str | int, ...]
+    text: str
+    """What stands in `reference`; empty for a subject that is given by an identifier only."""
+    identifier: tuple[str, str] | None = None
+    """System and value of such a subject."""
 
     @property
-    def text(self) -> str:
-        """What stands in `reference` now."""
-        return str(self.holder["reference"])
+    def path(self) -> str:
+        """The way to it, to be put behind that of the resource."""
+        return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps)
+
+    @property
+    def member(self) -> str:
+        """The element that it is."""
+        return next((step for step in reversed(self.steps) if isinstance(step, str)), "")
 
 
 def references(resource: Resource) -> list[Reference]:
-    """Returns every literal reference of a resource, those in extensions and contained resources too."""
+    """Returns every literal reference of a resource, in extensions and contained resources too, and a logical subject."""
     found: list[Reference] = []
-    _collect(resource, resource.get("resourceType", ""), "", found)
+    _collect(resource, (), found)
+    if identifier := _logical_subject(resource):
+        found.append(Reference(("subject",), "", identifier))
     return found
 
 
-def _collect(value: Json, path: str, member: str, found: list[Reference]) -> None:
+def _collect(value: Json, steps: tuple[str | int, ...], found: list[Reference]) -> None:
     if isinstance(value, dict):
         if isinstance(value.get("reference"), str):
-            found.append(Reference(path, member, value))
+            found.append(Reference(steps, value["reference"]))
         for name, inner in value.items():
             if isinstance(inner, (dict, list)):
-                _collect(inner, f"{path}.{name}", name, found)
+                _collect(inner, (*steps, name), found)
     else:
         for at, inner in enumerate(value):
             if isinstance(inner, (dict, list)):
-                _collect(inner, f"{path}[{at}]", member, found)
+                _collect(inner, (*steps, at), found)
 
 
 @dataclass(slots=True)
@@ -80,6 +88,21 @@ class Found:
     """The opened records that were read on the way, by `Type/<server id>`."""
     aliases: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """What has a `Type/<client id>`; a server id always wins over it."""
+    meant: dict[str, list[tuple[Reference, str]]] = field(default_factory=lambda: defaultdict(list))
+    """By the path of each resource, those of its references that become something else."""
+
+    def mean(self, at: str, reference: Reference, location: str) -> None:
+        """Notes what a reference stands for."""
+        if location != reference.text:
+            self.meant[at].append((reference, location))
+
+    def rewrite(self, at: str, resource: Resource) -> None:
+        """Puts what they stand for into the references of the resource that stands there."""
+        for reference, location in self.meant.get(at, ()):
+            holder: Any = resource
+            for step in reference.steps:
+                holder = holder[step]
+            holder["reference"] = location
 
 
 Matching = Callable[[str, str], Sequence[Record]]
@@ -88,11 +111,11 @@ Matching = Callable[[str, str], Sequence[Record]]
 
 def resolve(
     scope: Scope,
-    resources: Iterable[tuple[str, Resource, str]],
+    resources: Iterable[tuple[str, Sequence[Reference], str]],
     own: dict[str, list[str]],
     matching: Matching,
 ) -> Found:
-    """Rewrites the references of all these (path, resource, base of its fullUrl) and returns what they stand for.
+    """Returns what the references of all these (path, references, base of its fullUrl) stand for.
 
     `own` says what the request itself writes: fullUrl, or `Type/<client id>`, to `Type/<server id>`; `matching` finds
     what a conditional reference means. Raises one `Unprocessable` with all that must resolve and does not.
@@ -100,39 +123,40 @@ def resolve(
     found = Found(known={location for locations in own.values() for location in locations})
     conditional: dict[str, Sequence[Record]] = {}
     wanted: list[tuple[str, Reference, str]] = []
-    by_identifier: list[tuple[str, Resource, dict[str, str]]] = []
+    by_identifier: list[tuple[str, Reference]] = []
     wrong: list[Issue] = []
     strict = scope.config.references == "strict"
-    for at, resource, base in resources:
-        for reference in references(resource):
-            path = at + reference.path[len(resource["resourceType"]) :]
+    for at, said, base in resources:
+        for reference in said:
+            if reference.identifier is not None:
+                by_identifier.append((at, reference))
+                continue
             target = _target(scope, reference, own, base)
             if target is None:
                 continue
             if len(own.get(target, ())) == 1:
-                reference.holder["reference"] = own[target][0]
+                found.mean(at, reference, own[target][0])
             elif target.startswith("urn:"):
-                wrong.append(Issue("not-found", "This reference names nothing in the request.", path))
+                text = "This reference names nothing in the request."
+                wrong.append(Issue("not-found", text, at + reference.path))
             elif "?" in target:
                 try:
                     if target not in conditional:
                         conditional[target] = matching(*target.split("?", 1))
-                    record = _only(conditional[target], path)
-                    reference.holder["reference"] = record.location
+                    record = _only(conditional[target], at + reference.path)
+                    found.mean(at, reference, record.location)
                     found.known.add(record.location)
                     found.records[record.location] = record
                 except BridgeError as e:
-                    wrong += [replace(issue, path=path) for issue in e.issues]
+                    wrong += [replace(issue, path=at + reference.path) for issue in e.issues]
             else:
-                wanted.append((path, reference, target))
-        identifier = _logical_subject(resource)
-        if identifier:
-            by_identifier.append((at, resource, identifier))
+                wanted.append((at, reference, target))
     _look_up(scope, {target for _, _, target in wanted}, found)
-    for path, reference, target in wanted:
+    for at, reference, target in wanted:
         matches = [target] if target in found.known else [*own.get(target, ()), *found.aliases[target]]
+        path = at + reference.path
         if len(matches) == 1:
-            reference.holder["reference"] = matches[0]
+            found.mean(at, reference, matches[0])
         elif reference.member in SUBJECTS and target.startswith("Patient/"):
             wrong.append(_unresolved(path, matches, found.aliases[target]))
         elif strict:
@@ -252,8 +276,8 @@ def by_identifiers(scope: Scope, resource_type: str, identifiers: list[dict[str,
     return home.read_all(scope, resource_type, list(dict.fromkeys(ids)))
 
 
-def _logical_subject(resource: Resource) -> dict[str, str] | None:
-    """Returns `{system, value}` of a subject that is given by an identifier only."""
+def _logical_subject(resource: Resource) -> tuple[str, str] | None:
+    """Returns system and value of a subject that is given by an identifier only."""
     subject: Any = resource.get("subject")
     if (
         not isinstance(subject, dict)
@@ -263,21 +287,23 @@ def _logical_subject(resource: Resource) -> dict[str, str] | None:
         return None
     identifier = subject.get("identifier") or {}
     system, value = identifier.get("system"), identifier.get("value")
-    return {"system": system, "value": value} if system and value else None
+    return (system, value) if system and value else None
 
 
-def _link_logical(scope: Scope, wanted: list[tuple[str, Resource, dict[str, str]]], found: Found) -> None:
+def _link_logical(scope: Scope, wanted: Sequence[tuple[str, Reference]], found: Found) -> None:
     """Links a subject given by identifier when exactly one Patient has it."""
     if not wanted:
         return
-    distinct = list({(i["system"], i["value"]): i for _, _, i in wanted}.values())
+    distinct = dict.fromkeys(reference.identifier for _, reference in wanted if reference.identifier)
     having: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in by_identifiers(scope, "Patient", distinct):
+    for record in by_identifiers(
+        scope, "Patient", [{"system": system, "value": value} for system, value in distinct]
+    ):
         for own in record.resource.get("identifier", []):
             having[(own.get("system", ""), own.get("value", ""))].append(record)
-    for _, resource, identifier in wanted:
-        matches = having[(identifier["system"], identifier["value"])]
+    for at, reference in wanted:
+        matches = having[reference.identifier or ("", "")]
         if len(matches) == 1:
-            resource["subject"]["reference"] = matches[0].location
+            found.mean(at, reference, matches[0].location)
             found.known.add(matches[0].location)
             found.records[matches[0].location] = matches[0]

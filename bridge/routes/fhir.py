@@ -70,8 +70,10 @@ def transaction() -> Response:
     """FHIR transaction and batch. https://hl7.org/fhir/R4/http.html#transaction"""
     asked = scope()
     sent = body()
+    known, bundle = known_by(sent), wire.parse_bundle(sent)
+    del sent  # it is long, and takes long
     representation = preferences().get("return") == "representation"
-    answer = bundles.run(asked, wire.parse(sent), known_by(sent), representation=representation)
+    answer = bundles.run(asked, bundle, known, representation=representation)
     return fhir(answer, warnings=asked.warnings)
 
 

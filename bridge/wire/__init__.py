@@ -10,6 +10,7 @@ them and sees what the models let through. Only this package knows fhir.resource
 from bridge.wire.entries import Entry, check_bundle_envelope
 from bridge.wire.gate import ADDITIONAL_VALUE, check, warm_up
 from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type, check_form_type
+from bridge.wire.packed import Packed, parse_bundle, unpacked
 from bridge.wire.shapes import summary_elements
 from bridge.wire.text import MAX_DEPTH, dump, dump_pretty, loads, number, parse
 
@@ -19,6 +20,7 @@ __all__ = [
     "JSON",
     "MAX_DEPTH",
     "Entry",
+    "Packed",
     "check",
     "check_accept",
     "check_bundle_envelope",
@@ -29,6 +31,8 @@ __all__ = [
     "loads",
     "number",
     "parse",
+    "parse_bundle",
     "summary_elements",
+    "unpacked",
     "warm_up",
 ]

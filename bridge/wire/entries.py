@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.errors import Invalid, Issue, TooLarge
 from bridge.wire.gate import pass_model
+from bridge.wire.packed import Packed
 from bridge.wire.primitives import Flaw
 from bridge.wire.shapes import resource_shape
 from bridge.wire.walk import NOT_AN_OBJECT, REQUIRED, Findings, Path, tell, walk
@@ -74,7 +75,7 @@ class Entry:
     if_match: str | None = None
     if_none_match: str | None = None
     if_modified_since: str | None = None
-    resource: Resource = field(default_factory=dict, repr=False)
+    resource: Resource | Packed = field(default_factory=dict, repr=False)
     errors: list[Issue] = field(default_factory=list)
     """What is wrong with it: in a batch, where the others are answered all the same."""
     warnings: list[Issue] = field(default_factory=list)
@@ -172,13 +173,14 @@ class _Envelope:
         if "response" in entry:
             found.add(ONLY_ANSWER, (path, "response", None))
         resource = entry.get("resource", {})
-        if type(resource) is not dict:
+        head = resource.head if isinstance(resource, Packed) else resource
+        if type(head) is not dict:
             found.add(NOT_AN_OBJECT, (path, "resource", None))
             return None
-        if resource.get("resourceType") == "Bundle":
+        if head.get("resourceType") == "Bundle":
             found.add(NESTED_BUNDLE, (path, "resource", None))
-        self.full_url(entry.get("fullUrl"), resource, (path, "fullUrl", None), found)
-        read = self.request(index, entry, resource, path, found)
+        self.full_url(entry.get("fullUrl"), head, (path, "fullUrl", None), found)
+        read = self.request(index, entry, head, path, found)
         if read is not None:
             full_url = entry.get("fullUrl")
             read.full_url = full_url if type(full_url) is str else None

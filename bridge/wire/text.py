@@ -30,7 +30,7 @@ MAX_FLAWS = 200
 """Problems told of one document; an answer must not be larger than the request for it."""
 
 _EXACT_DIGITS = 15
-_ESCAPED_TROUBLE = re.compile(rb"\\u(?:00[01]|[dD][89a-fA-F])")
+ESCAPED_TROUBLE = re.compile(rb"\\u(?:00[01]|[dD][89a-fA-F])")
 _TROUBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -54,7 +54,10 @@ _TOO_LONG = f"A number has at most {MAX_DIGITS} digits."
 _TOO_FAR = f"The exponent of a number is between -{MAX_EXPONENT} and {MAX_EXPONENT}."
 
 
-class _Hooks:
+Members = Callable[[list[tuple[str, Any]]], Json]
+
+
+class Hooks:
     """What the parser calls; `flawed` tells whether any of it has to be searched for."""
 
     __slots__ = ("flawed",)
@@ -63,10 +66,12 @@ class _Hooks:
         self.flawed = False
 
     def flaw(self, text: str) -> _Flaw:
+        """Returns what stands for a value that cannot be taken."""
         self.flawed = True
         return _Flaw(text)
 
     def members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Returns the object of these members."""
         members = dict(pairs)
         if len(members) == len(pairs):
             return members
@@ -76,6 +81,7 @@ class _Hooks:
         return repeated
 
     def integer(self, text: str) -> int | Number | _Flaw:
+        """Returns the number that digits say."""
         if len(text) <= _EXACT_DIGITS and text != "-0":
             return int(text)
         if len(text) - text.startswith("-") > MAX_DIGITS:
@@ -83,6 +89,7 @@ class _Hooks:
         return Number(text) if text == "-0" or len(text.lstrip("-")) > _EXACT_DIGITS else int(text)
 
     def decimal(self, text: str) -> Number | _Flaw:
+        """Returns the number that digits with a point or an exponent say."""
         digits, _, exponent = text.replace("E", "e").partition("e")
         if len(digits) - digits.count("-") - digits.count(".") > MAX_DIGITS:
             return self.flaw(_TOO_LONG)
@@ -92,7 +99,17 @@ class _Hooks:
         return Number(text)
 
     def constant(self, text: str) -> _Flaw:
+        """Returns what stands for `NaN` or `Infinity`."""
         return self.flaw("NaN and Infinity are not JSON numbers.")
+
+    def decoder(self, members: Members | None = None) -> json.JSONDecoder:
+        """Returns a parser that calls these."""
+        return json.JSONDecoder(
+            object_pairs_hook=members,
+            parse_float=self.decimal,
+            parse_int=self.integer,
+            parse_constant=self.constant,
+        )
 
 
 def parse(body: bytes, *, max_depth: int = MAX_DEPTH) -> Resource:
@@ -100,14 +117,14 @@ def parse(body: bytes, *, max_depth: int = MAX_DEPTH) -> Resource:
 
     Raises `Invalid` with every flaw and its path. https://hl7.org/fhir/R4/json.html
     """
-    text = _decode(body)
-    hooks = _Hooks()
-    document = _load(text, hooks, hooks.members)
+    text = decode(body)
+    hooks = Hooks()
+    document = _load(text, hooks.decoder(hooks.members))
     if type(document) is not dict and not isinstance(document, _Repeated):
         raise _invalid("The body is not a JSON object.")
-    if body.count(b"{") + body.count(b"[") > max_depth and _deeper_than(document, max_depth):
+    if body.count(b"{") + body.count(b"[") > max_depth and deeper_than(document, max_depth):
         raise _invalid(f"More than {max_depth} objects and lists stand inside each other.")
-    if hooks.flawed or _ESCAPED_TROUBLE.search(body):
+    if hooks.flawed or ESCAPED_TROUBLE.search(body):
         _search(document)
     return document
 
@@ -117,10 +134,11 @@ def loads(text: str | bytes) -> Json:
 
     Names that stand twice are not looked for.
     """
-    return _load(text.decode() if isinstance(text, bytes) else text, _Hooks(), None)
+    return _load(text.decode() if isinstance(text, bytes) else text, _OWN)
 
 
-def _decode(body: bytes) -> str:
+def decode(body: bytes) -> str:
+    """Returns the text of a body, without byte order mark. Raises `Invalid` for none."""
     if body.startswith(b"\xef\xbb\xbf"):
         body = body[3:]
     if not body or body.isspace():
@@ -131,15 +149,12 @@ def _decode(body: bytes) -> str:
         raise _invalid(f"The body is not UTF-8: byte {e.start} cannot be read.") from None
 
 
-def _load(text: str, hooks: _Hooks, members: Callable[[list[tuple[str, Any]]], Json] | None) -> Json:
+_OWN = Hooks().decoder()
+
+
+def _load(text: str, decoder: json.JSONDecoder) -> Json:
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=members,
-            parse_float=hooks.decimal,
-            parse_int=hooks.integer,
-            parse_constant=hooks.constant,
-        )
+        return decoder.decode(text)
     except json.JSONDecodeError as e:
         raise _invalid(f"The body is not JSON: {e.msg}, line {e.lineno} column {e.colno}.") from None
     except RecursionError:
@@ -150,7 +165,8 @@ def _invalid(text: str) -> Invalid:
     return Invalid(issues=[Issue("structure", text)])
 
 
-def _deeper_than(document: Json, max_depth: int) -> bool:
+def deeper_than(document: Json, max_depth: int) -> bool:
+    """Whether more objects and lists than that stand inside each other."""
     level = [document]
     for _ in range(max_depth):
         level = [
@@ -170,7 +186,7 @@ def _search(document: Resource) -> None:
     guess = "Bundle" if "entry" in document else "Resource"
     root = name if isinstance(name, str) and is_element_name(name) else guess
     issues: list[Issue] = []
-    for path, text in _flaws(document, root):
+    for path, text in flaws(document, root):
         issues.append(Issue("structure", text, path))
         if len(issues) == MAX_FLAWS:
             break
@@ -178,7 +194,8 @@ def _search(document: Resource) -> None:
         raise Invalid(issues=issues)
 
 
-def _flaws(value: Json, path: str) -> Iterator[tuple[str, str]]:
+def flaws(value: Json, path: str) -> Iterator[tuple[str, str]]:
+    """Yields path and text of every flaw in a value that stands at this path."""
     if isinstance(value, _Flaw):
         yield path, value.text
     elif isinstance(value, str):
@@ -186,7 +203,7 @@ def _flaws(value: Json, path: str) -> Iterator[tuple[str, str]]:
             yield path, "The string holds a control character or half of a surrogate pair."
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _flaws(item, f"{path}[{index}]")
+            yield from flaws(item, f"{path}[{index}]")
     elif isinstance(value, dict):
         if isinstance(value, _Repeated):
             for name in value.names:
@@ -194,7 +211,7 @@ def _flaws(value: Json, path: str) -> Iterator[tuple[str, str]]:
         for name, item in value.items():
             if _TROUBLE.search(name):
                 yield path, "A name holds a control character or half of a surrogate pair."
-            yield from _flaws(item, _below(path, name))
+            yield from flaws(item, _below(path, name))
 
 
 def _below(path: str, name: str) -> str:
