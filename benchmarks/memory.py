@@ -5,36 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.examples import sent, transaction
+from benchmarks.examples import observation, patient, sent, transaction
 from benchmarks.load import Client
 from bridge import demo
 from bridge.config import Config
 from tests.helpers import serving
 
-SIZES = (1_000, 5_000, 20_000)
 RESET_PEAK = "5"
 MB = 1_000_000
 
 
+def bundles() -> Iterator[tuple[str, bytes]]:
+    """Yields each Bundle with its name."""
+    for size in (1_000, 5_000, 20_000):
+        yield f"transaction of {size:,} Observations of a patient", sent(transaction(size - 1))
+    patients = [patient() for _ in range(5_000)]
+    yield "transaction of 5,000 Patients", sent(bundle("transaction", patients))
+    observations = [observation("Patient/nobody", nth) for nth in range(1_000)]
+    yield "batch of 1,000 Observations, all refused", sent(bundle("batch", observations))
+
+
+def bundle(kind: str, resources: list[dict[str, object]]) -> dict[str, object]:
+    entries = [{"resource": r, "request": {"method": "POST", "url": r["resourceType"]}} for r in resources]
+    return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
 def memory(folder: Path) -> Iterator[str]:
-    """Yields the table; each Bundle is sent to a worker that has served nothing but a small one before."""
-    yield "| transaction of | MB sent | MB at the highest | MB more than before | times its own size |"
-    yield "|---:|---:|---:|---:|---:|"
+    """Yields the table."""
+    yield "| Bundle | MB sent | MB at the highest | MB more than before | times its own size |"
+    yield "|---|---:|---:|---:|---:|"
     demo.ensure(Config(data_dir=folder))
+    for name, body in bundles():
+        highest, more = taken(folder, body)
+        own = len(body) / MB
+        yield f"| {name} | {own:.1f} | {highest:.0f} | {more:.0f} | {more / own:.1f} |"
+
+
+def taken(folder: Path, body: bytes) -> tuple[float, float]:
+    """Returns the most MB that a worker has while it answers a Bundle, and how many more than before.
+
+    Its worker has served nothing but a small one.
+    """
     account = demo.accounts(folder)[0]
-    for size in SIZES:
-        body = sent(transaction(size - 1))
-        with serving(folder, workers=1) as server:
-            (worker,) = server.workers()
-            client = Client(server.url, account)
-            client.load_key(account)
-            client.send("POST", "", sent(transaction(9)))
-            Path(f"/proc/{worker}/clear_refs").write_text(RESET_PEAK)
-            before = peak_mb(worker)
-            client.send("POST", "", body)
-            highest = peak_mb(worker)
-        more, own = highest - before, len(body) / MB
-        yield f"| {size:,} | {own:.1f} | {highest:.0f} | {more:.0f} | {more / own:.1f} |"
+    with serving(folder, workers=1) as server:
+        (worker,) = server.workers()
+        client = Client(server.url, account)
+        client.load_key(account)
+        client.send("POST", "", sent(transaction(9)))
+        Path(f"/proc/{worker}/clear_refs").write_text(RESET_PEAK)
+        before = peak_mb(worker)
+        client.send("POST", "", body)
+        highest = peak_mb(worker)
+    return highest, highest - before
 
 
 def peak_mb(pid: int) -> float:

@@ -57,7 +57,7 @@ class Reference(NamedTuple):
 
 
 def references(resource: Resource) -> list[Reference]:
-    """Returns every literal reference of a resource, those deep in it too, and a subject that is given by identifier."""
+    """Returns every literal reference of a resource, deep ones too, and a subject that is given by identifier."""
     found: list[Reference] = []
     _collect(resource, (), found)
     if identifier := _logical_subject(resource):
