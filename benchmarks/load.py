@@ -46,6 +46,9 @@ class Client:
         assert response.status < 300, answer[:500]
         return answer
 
+    def close(self) -> None:
+        self._connection.close()
+
     def load_key(self, account: dict[str, str]) -> None:
         key = json.dumps({"key": account["privateKey"]}).encode()
         self.send("POST", f"/rest/icdx/v1/keychain/{account['dataOwnerId']}", key)

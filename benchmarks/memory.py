@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.examples import observation, patient, sent, transaction
@@ -47,9 +48,8 @@ def taken(folder: Path, body: bytes) -> tuple[float, float]:
     Its worker has served nothing but a small one.
     """
     account = demo.accounts(folder)[0]
-    with serving(folder, workers=1) as server:
+    with serving(folder, workers=1) as server, closing(Client(server.url, account)) as client:
         (worker,) = server.workers()
-        client = Client(server.url, account)
         client.load_key(account)
         client.send("POST", "", sent(transaction(9)))
         Path(f"/proc/{worker}/clear_refs").write_text(RESET_PEAK)
