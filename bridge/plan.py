@@ -361,9 +361,17 @@ def _document(scope: Scope, one: Incoming, found: Found, secret_ids: dict[str, s
         entity |= _foreign_keys(scope, patient_id, found, secret_ids)
         owning = (patient_id,) if patient_id is not None else ()
         opened = Opened((metadata.entity_key,), (metadata.secret_id,), owning)
-    closed = _closed(scope, one, entity, opened)
+    closed = _flat(_closed(scope, one, entity, opened))
     one.let_go(shown=scope.shows_written)
     return Write("create", home.kind, closed, [one.path], [one], opened)
+
+
+def _flat(entity: Entity) -> Entity:
+    """Returns a document with its objects and lists as text: it takes less so, and is sent as it is."""
+    return {
+        name: orjson.Fragment(wire.compact(value)) if isinstance(value, (dict, list)) else value
+        for name, value in entity.items()
+    }
 
 
 def _closed(scope: Scope, one: Incoming, entity: Entity, opened: Opened) -> Entity:

@@ -10,7 +10,7 @@ them and sees what the models let through. Only this package knows fhir.resource
 from bridge.wire.entries import Entry, check_bundle_envelope
 from bridge.wire.gate import ADDITIONAL_VALUE, check, warm_up
 from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type, check_form_type
-from bridge.wire.packed import Packed, parse_bundle, unpacked
+from bridge.wire.packed import Packed, compact, parse_bundle, unpacked
 from bridge.wire.shapes import summary_elements
 from bridge.wire.text import MAX_DEPTH, dump, dump_pretty, loads, number, parse
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_bundle_envelope",
     "check_content_type",
     "check_form_type",
+    "compact",
     "dump",
     "dump_pretty",
     "loads",
