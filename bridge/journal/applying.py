@@ -20,7 +20,7 @@ from bridge.state import Hold
 from mappings.values import Entity
 
 BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 2 << 20
 """Of a batch of several documents: who sends and who answers hold it in many forms at once."""
 
 
