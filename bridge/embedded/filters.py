@@ -81,9 +81,7 @@ class Filter:
 
 
 def _members(**readers: Reader) -> Shape:
-    shape = Shape()
-    shape.members |= readers
-    return shape
+    return Shape().reads(readers)
 
 
 def equal(field: str, value: str) -> Rows:
@@ -293,6 +291,12 @@ def _code_prefix(kind: str, field: str) -> Search:
     return search
 
 
+def _holding(given: Entity) -> list[Rows]:
+    """Contacts with one of several Services."""
+    holds = "e.key = '' AND e.number = 0 AND e.item IN (SELECT contact FROM service_versions WHERE service = ?)"
+    return [Rows("contact.id", holds, (service_id,)) for service_id in dict.fromkeys(given.get("ids", []))]
+
+
 def _by_link(given: Entity) -> list[Rows]:
     qualification = given.get("linkQualification")
     return [
@@ -461,9 +465,7 @@ FILTERS: dict[str, Filter] = {
         _each_of("contact.form", "formIds"), OWNER, formIds=string_list
     ),
     "ContactByHcPartyFormIdsFilter": _contact(_each_of("contact.form", "formIds"), HCP, formIds=string_list),
-    "ContactByServiceIdsFilter": _contact(
-        _each_of("contact.service", "ids"), None, for_caller=True, ids=string_list
-    ),
+    "ContactByServiceIdsFilter": _contact(_holding, None, for_caller=True, ids=string_list),
     "ContactByExternalIdFilter": _contact(
         lambda given: [equal("contact.external", _required(given, "externalId"))], None, externalId=text
     ),

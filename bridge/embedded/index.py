@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from bridge.embedded.access import owners
 from bridge.embedded.model import Entity
@@ -26,16 +25,10 @@ LARGEST_DATE = 99_999_999
 FOLDED = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ß": "ss", "đ": "d", "ł": "l", "þ": "th", "ð": "d"})
 
 
-class Row(NamedTuple):
-    """One line of the index: `owner` finds `item` under `field` by `key` and `number`."""
-
-    field: str
-    owner: str
-    key: str
-    number: int
-    item: str
-
-
+Row = tuple[str, str, str, int, str]
+"""One line of the index, (field, owner, key, number, item): `owner` finds `item` under `field` by `key` and `number`."""
+Version = tuple[str, int, str]
+"""That a Service is as it was modified then in a Contact: (service, modified, contact)."""
 Fact = tuple[str, str, int]
 """Field, key and number of a row, before it is multiplied by the owners."""
 
@@ -63,15 +56,16 @@ def scaled(date: int | None) -> int:
     return date * DAYS_TO_SECONDS if abs(date) <= LARGEST_DATE else date
 
 
-def _coded(field: str, stubs: Iterable[Entity], number: int) -> Iterator[Fact]:
-    for stub in stubs:
-        if "type" in stub and "code" in stub:
-            yield field, key(stub["type"], stub["code"]), number
+def _coded(field: str, stubs: Iterable[Entity], number: int) -> list[Fact]:
+    return [
+        (field, stub["type"] + SEPARATOR + stub["code"], number)
+        for stub in stubs
+        if "type" in stub and "code" in stub
+    ]
 
 
-def _identified(field: str, identifiers: Iterable[Entity], number: int = 0) -> Iterator[Fact]:
-    for identifier in identifiers:
-        yield field, key(identifier.get("system"), identifier.get("value")), number
+def _identified(field: str, identifiers: Iterable[Entity], number: int = 0) -> list[Fact]:
+    return [(field, key(one.get("system"), one.get("value")), number) for one in identifiers]
 
 
 def _patient(patient: Entity) -> Iterator[Fact]:
@@ -105,6 +99,7 @@ def _patient(patient: Entity) -> Iterator[Fact]:
 def _contact(contact: Entity) -> Iterator[Fact]:
     opened = scaled(contact.get("openingDate"))
     yield "contact", "", opened
+    yield "contact.id", "", 0
     for secret_id in contact.get("secretForeignKeys", ()):
         yield "contact.patient", secret_id, opened
     yield from _coded("contact.tag", contact.get("tags", ()), opened)
@@ -113,7 +108,6 @@ def _contact(contact: Entity) -> Iterator[Fact]:
     if "externalId" in contact:
         yield "contact.external", contact["externalId"], opened
     for service in contact.get("services", ()):
-        yield "contact.service", service["id"], 0
         yield from _coded("contact.servicetag", service.get("tags", ()), 0)
         yield from _coded("contact.servicecode", service.get("codes", ()), 0)
         if "formId" in service:
@@ -205,9 +199,9 @@ def rows(entity_type: str, entity: Entity | None) -> set[Row]:
         return set()
     found_by = owners(entity) if entity_type in OWNED else {NO_OWNER}
     item = entity["id"]
-    legacy = {Row("exchangekey", NO_OWNER, delegate, 0, item) for delegate in _exchange_keys(entity)}
+    legacy = {("exchangekey", NO_OWNER, delegate, 0, item) for delegate in _exchange_keys(entity)}
     return legacy | {
-        Row(field, owner, fact_key, number, item)
+        (field, owner, fact_key, number, item)
         for field, fact_key, number in FACTS[entity_type](entity)
         for owner in found_by
     }
@@ -245,6 +239,14 @@ def newest_services(contact: Entity | None) -> dict[str, Entity]:
     return found
 
 
+def versions(contact: Entity | None) -> set[Version]:
+    """Returns which versions of which Services a Contact holds."""
+    return {
+        (service_id, service.get("modified", 0), (contact or {})["id"])
+        for service_id, service in newest_services(contact).items()
+    }
+
+
 def linked_parts(contact: Entity) -> dict[str, list[Entity]]:
     """Returns for each Service id the sub-contacts that name it."""
     parts: dict[str, list[Entity]] = {}
@@ -260,7 +262,7 @@ def service_rows(contact: Entity, services: Iterable[Entity]) -> set[Row]:
     found_by = owners(contact)
     parts = linked_parts(contact)
     return {
-        Row(field, owner, fact_key, number, service["id"])
+        (field, owner, fact_key, number, service["id"])
         for service in services
         for field, fact_key, number in _service(
             service,

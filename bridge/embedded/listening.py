@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import orjson
@@ -33,7 +33,7 @@ from bridge.embedded.filters import matches
 from bridge.embedded.model import Entity
 from bridge.embedded.predicates import Predicate, predicate
 from bridge.embedded.services import enriched
-from bridge.embedded.store import ENTRIES, Change, Document, Store, View
+from bridge.embedded.store import Change, Document, Store, View
 
 ROOM, TALK = "websocket.room", "websocket.talk"
 """In the WSGI environment: whether there is room for one more, and who talks."""
@@ -101,7 +101,8 @@ class Wanted:
             store, caller.with_request(hashed_access_keys(values), False, caller.unrestricted)
         )
         self._index = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self._index.execute(ENTRIES)
+        self._index.execute("CREATE TABLE entries (field, owner, key, number, item)")
+        self._index.execute("CREATE TABLE service_versions (service, modified, contact)")
         self._finds(set(), "")
 
     def close(self) -> None:
@@ -118,7 +119,8 @@ class Wanted:
                 return
             entity = document.entity
             alive = {name: value for name, value in entity.items() if name != "deletionDate"}
-            if self._finds(index.rows(self._type, alive), document.id) and self._holds(entity):
+            versions = index.versions(alive) if self._type == CONTACT.name else set()
+            if self._finds(index.rows(self._type, alive), document.id, versions) and self._holds(entity):
                 yield document.body
 
     def _services(self, view: View, change: Change) -> Iterator[bytes]:
@@ -150,8 +152,12 @@ class Wanted:
             known = access(entity, is_patient=change.type == PATIENT.name)
         return Document(change.id, entity["rev"], True, known, change.gone)
 
-    def _finds(self, rows: set[index.Row], entity_id: str) -> bool:
+    def _finds(
+        self, rows: set[index.Row], entity_id: str, versions: Iterable[index.Version] = ()
+    ) -> bool:
         """Whether the filter finds an entity that has these rows in the index."""
+        self._index.execute("DELETE FROM service_versions")
+        self._index.executemany("INSERT INTO service_versions VALUES (?, ?, ?)", versions)
         self._index.execute("DELETE FROM entries")
         self._index.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", rows)
         return entity_id in matches(View(self._index), self._documents.caller, self._type, self._filter)

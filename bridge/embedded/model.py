@@ -56,6 +56,10 @@ def boolean(value: Any) -> bool:
     return value
 
 
+AS_IT_IS: dict[Reader, type] = {text: str, boolean: bool}
+"""Readers that only look at the type, and which."""
+
+
 def integer(value: Any) -> int:
     """Returns a 64-bit integer; `3.0` is one too."""
     if type(value) is float and value.is_integer():
@@ -109,13 +113,17 @@ def distinct(item: Reader) -> Reader:
 
     def read(value: Any) -> Any:
         members = read_list(value)
-        if members is None or len(members) == 1:
+        if members is None or len(members) == 1 or _have_ids_of_their_own(members):
             return members
         return list(
             {orjson.dumps(member, option=orjson.OPT_SORT_KEYS): member for member in members}.values()
         )
 
     return read
+
+
+def _have_ids_of_their_own(members: list[Any]) -> bool:
+    return len({member.get("id") for member in members if type(member) is dict}) == len(members)
 
 
 def by_key(item: Reader) -> Reader:
@@ -144,17 +152,24 @@ class Shape:
         self, defaults: Mapping[str, Any] | None = None, finish: Callable[[Entity], None] | None = None
     ) -> None:
         self.members: dict[str, Reader] = {}
+        self._as_they_are: dict[str, type] = {}
         self.defaults = dict(defaults or {})
         self.finish = finish
 
     def has(self, reader: Reader, names: str) -> Shape:
         """Adds members that `reader` reads."""
-        self.members |= dict.fromkeys(names.split(), reader)
-        return self
+        return self.reads(dict.fromkeys(names.split(), reader))
 
     def holds(self, other: Shape) -> Shape:
         """Adds all members of another shape."""
-        self.members |= other.members
+        return self.reads(other.members)
+
+    def reads(self, members: Mapping[str, Reader]) -> Shape:
+        """Adds members with the reader of each."""
+        self.members |= members
+        for name, reader in members.items():
+            if reader in AS_IT_IS:
+                self._as_they_are[name] = AS_IT_IS[reader]
         return self
 
     def __call__(self, value: Any) -> Entity:
@@ -162,8 +177,12 @@ class Shape:
         if type(value) is not dict:
             raise Malformed("an object")
         stored: Entity = {}
+        as_it_is, readers = self._as_they_are.get, self.members.get
         for name, member in value.items():
-            reader = self.members.get(name)
+            if as_it_is(name) is type(member):
+                stored[name] = member
+                continue
+            reader = readers(name)
             if reader is None or member is None:
                 continue
             try:
@@ -194,10 +213,13 @@ def new_id(entity: Entity) -> None:
         entity["id"] = str(uuid.uuid4())
 
 
+CODE_PARTS = ("type", "code", "version")
+
+
 def split_code_id(stub: Entity) -> None:
     """Fills type, code and version of a code stub from its id `type|code|version` where they are missing."""
-    if "id" in stub:
-        for name, part in zip(("type", "code", "version"), stub["id"].split("|"), strict=False):
+    if "id" in stub and not all(map(stub.__contains__, CODE_PARTS)):
+        for name, part in zip(CODE_PARTS, stub["id"].split("|"), strict=False):
             stub.setdefault(name, part)
 
 

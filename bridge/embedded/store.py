@@ -45,17 +45,25 @@ DATABASE = "icure.sqlite"
 BUSY_TIMEOUT_SECONDS = 60
 CACHE_KIBIBYTES = 16_384
 CHECKPOINT_PAGES = 4096
-SCHEMA_VERSION = 1
-ENTRIES = """
-CREATE TABLE entries (
-    field  TEXT NOT NULL,
-    owner  TEXT NOT NULL,
+SCHEMA_VERSION = 2
+INDEX = """
+CREATE TABLE scopes (
+    scope INTEGER PRIMARY KEY,
+    field TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    UNIQUE (field, owner)
+);
+CREATE TABLE postings (
+    scope  INTEGER NOT NULL,
     key    TEXT NOT NULL,
     number INTEGER NOT NULL,
     item   TEXT NOT NULL,
-    PRIMARY KEY (field, owner, key, number, item)
-) WITHOUT ROWID
+    PRIMARY KEY (scope, key, number, item)
+) WITHOUT ROWID;
+CREATE VIEW entries AS
+    SELECT field, owner, key, number, item FROM scopes CROSS JOIN postings ON postings.scope = scopes.scope;
 """
+"""The rows of the index. Field and owner stand in each as one small number: half the size is half the pages to write."""
 SCHEMA = f"""
 CREATE TABLE documents (
     type    TEXT NOT NULL,
@@ -67,8 +75,7 @@ CREATE TABLE documents (
     body    BLOB NOT NULL,
     UNIQUE (type, id)
 );
-{ENTRIES};
-CREATE TABLE service_versions (
+{INDEX}CREATE TABLE service_versions (
     service  TEXT NOT NULL,
     modified INTEGER NOT NULL,
     contact  TEXT NOT NULL,
@@ -83,6 +90,22 @@ CREATE TABLE credentials (
     PRIMARY KEY (user, name)
 ) WITHOUT ROWID;
 """
+FROM_VERSION_1 = f"""
+ALTER TABLE entries RENAME TO old_entries;
+{INDEX}
+INSERT INTO scopes (field, owner)
+    SELECT DISTINCT field, owner FROM old_entries WHERE field <> 'contact.service';
+INSERT INTO postings
+    SELECT scope, key, number, item FROM scopes CROSS JOIN old_entries AS old
+    WHERE old.field = scopes.field AND old.owner = scopes.owner;
+INSERT INTO scopes (field, owner) SELECT 'contact.id', owner FROM scopes WHERE field = 'contact';
+INSERT INTO postings
+    SELECT of_id.scope, '', 0, item FROM scopes AS of_id
+    JOIN scopes AS dated ON dated.owner = of_id.owner AND dated.field = 'contact'
+    JOIN postings ON postings.scope = dated.scope
+    WHERE of_id.field = 'contact.id';
+DROP TABLE old_entries
+"""
 CHANGES = """
 CREATE TABLE IF NOT EXISTS changes (
     number   INTEGER PRIMARY KEY,
@@ -94,6 +117,7 @@ CREATE TABLE IF NOT EXISTS changes (
     gone     BLOB
 )
 """
+REV_DIGITS = 32
 CREATED, UPDATED, DELETED = "CREATE", "UPDATE", "DELETE"
 SHARED = "SHARE"
 """Of a Service that is as it was, and that somebody reads who did not: no event to iCure's clients."""
@@ -163,8 +187,9 @@ def _joined(keys: Iterable[str]) -> str:
 def next_rev(previous: str | None, content: bytes) -> str:
     """Returns the revision after `previous`: one generation more, and a hash of both."""
     generation = int(previous.split("-", 1)[0]) if previous else 0
-    digest = hashlib.md5((previous or "").encode() + content, usedforsecurity=False)
-    return f"{generation + 1}-{digest.hexdigest()}"
+    digest = hashlib.sha256((previous or "").encode())
+    digest.update(content)
+    return f"{generation + 1}-{digest.hexdigest()[:REV_DIGITS]}"
 
 
 def _changed_services(before: Entity | None, after: Entity | None) -> dict[str, str]:
@@ -265,8 +290,28 @@ class View:
         return [Credential(*row) for row in rows]
 
 
+class Scopes(dict[tuple[str, str], int]):
+    """The number of each field and owner that a transaction comes across."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def __missing__(self, scope: tuple[str, str]) -> int:
+        """Returns the number under which the rows of a field and owner are found, a new one for the first."""
+        self._connection.execute("INSERT OR IGNORE INTO scopes (field, owner) VALUES (?, ?)", scope)
+        (self[scope],) = self._connection.execute(
+            "SELECT scope FROM scopes WHERE field = ? AND owner = ?", scope
+        ).fetchone()
+        return self[scope]
+
+
 class Writing(View):
     """The only writer of the store until its transaction ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._scopes = Scopes(connection)
 
     def save(self, entity_type: EntityType, entity: Entity, previous: Document | None) -> Document:
         """Returns the document that is stored from now on, with its new revision.
@@ -368,11 +413,18 @@ class Writing(View):
             before |= service_rows_before
             after |= service_rows_after
         self._connection.executemany(
-            "DELETE FROM entries WHERE field = ? AND owner = ? AND key = ? AND number = ? AND item = ?",
-            sorted(before - after),
+            "DELETE FROM postings WHERE scope = ? AND key = ? AND number = ? AND item = ?",
+            self._postings(before - after),
         )
         self._connection.executemany(
-            "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?)", sorted(after - before)
+            "INSERT OR IGNORE INTO postings VALUES (?, ?, ?, ?)", self._postings(after - before)
+        )
+
+    def _postings(self, rows: Iterable[index.Row]) -> list[tuple[int, str, int, str]]:
+        """Returns index rows as they are stored, in the order in which they are."""
+        scopes = self._scopes
+        return sorted(
+            (scopes[field, owner], fact_key, number, item) for field, owner, fact_key, number, item in rows
         )
 
     def _move_services(self, old: Entity | None, new: Entity | None) -> tuple[set[index.Row], set[index.Row]]:
@@ -390,13 +442,13 @@ class Writing(View):
                     versions.append((services[service_id].get("modified", 0), contact_id))
                 if versions:
                     newest[service_id] = max(versions)
+        versions_before, versions_after = index.versions(old), index.versions(new)
         self._connection.executemany(
             "DELETE FROM service_versions WHERE service = ? AND modified = ? AND contact = ?",
-            [(key, service.get("modified", 0), contact_id) for key, service in old_services.items()],
+            sorted(versions_before - versions_after),
         )
         self._connection.executemany(
-            "INSERT INTO service_versions VALUES (?, ?, ?)",
-            [(key, service.get("modified", 0), contact_id) for key, service in new_services.items()],
+            "INSERT INTO service_versions VALUES (?, ?, ?)", sorted(versions_after - versions_before)
         )
         return self._service_rows(before, contact_id, old), self._service_rows(after, contact_id, new)
 
@@ -505,12 +557,12 @@ class Store:
         connection.execute("BEGIN IMMEDIATE")
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
+            if version > SCHEMA_VERSION:
                 raise RuntimeError(
                     f"the embedded store has version {version}; this program knows {SCHEMA_VERSION}"
                 )
-            if version == 0:
-                for statement in SCHEMA.split(";"):
+            if version < SCHEMA_VERSION:
+                for statement in (SCHEMA if version == 0 else FROM_VERSION_1).split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute(CHANGES)
