@@ -293,7 +293,9 @@ def _code_prefix(kind: str, field: str) -> Search:
 
 def _holding(given: Entity) -> list[Rows]:
     """Contacts with one of several Services."""
-    holds = "e.key = '' AND e.number = 0 AND e.item IN (SELECT contact FROM service_versions WHERE service = ?)"
+    holds = (
+        "e.key = '' AND e.number = 0 AND e.item IN (SELECT contact FROM service_versions WHERE service = ?)"
+    )
     return [Rows("contact.id", holds, (service_id,)) for service_id in dict.fromkeys(given.get("ids", []))]
 
 

@@ -26,9 +26,9 @@ FOLDED = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ß": "ss", "đ": "d"
 
 
 Row = tuple[str, str, str, int, str]
-"""One line of the index, (field, owner, key, number, item): `owner` finds `item` under `field` by `key` and `number`."""
+"""(field, owner, key, number, item): `owner` finds `item` under `field` by `key` and `number`."""
 Version = tuple[str, int, str]
-"""That a Service is as it was modified then in a Contact: (service, modified, contact)."""
+"""(service, modified, contact): when the Service was modified that stands in the Contact."""
 Fact = tuple[str, str, int]
 """Field, key and number of a row, before it is multiplied by the owners."""
 

@@ -152,9 +152,7 @@ class Wanted:
             known = access(entity, is_patient=change.type == PATIENT.name)
         return Document(change.id, entity["rev"], True, known, change.gone)
 
-    def _finds(
-        self, rows: set[index.Row], entity_id: str, versions: Iterable[index.Version] = ()
-    ) -> bool:
+    def _finds(self, rows: set[index.Row], entity_id: str, versions: Iterable[index.Version] = ()) -> bool:
         """Whether the filter finds an entity that has these rows in the index."""
         self._index.execute("DELETE FROM service_versions")
         self._index.executemany("INSERT INTO service_versions VALUES (?, ?, ?)", versions)

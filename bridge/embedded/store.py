@@ -63,7 +63,7 @@ CREATE TABLE postings (
 CREATE VIEW entries AS
     SELECT field, owner, key, number, item FROM scopes CROSS JOIN postings ON postings.scope = scopes.scope;
 """
-"""The rows of the index. Field and owner stand in each as one small number: half the size is half the pages to write."""
+"""The rows of the index. Field and owner stand in each as one small number: a smaller row touches fewer pages."""
 SCHEMA = f"""
 CREATE TABLE documents (
     type    TEXT NOT NULL,
@@ -105,7 +105,7 @@ INSERT INTO postings
     JOIN postings ON postings.scope = dated.scope
     WHERE of_id.field = 'contact.id';
 DROP TABLE old_entries
-"""
+"""  # noqa: S608
 CHANGES = """
 CREATE TABLE IF NOT EXISTS changes (
     number   INTEGER PRIMARY KEY,

@@ -222,9 +222,7 @@ def test_every_filter_searches_the_index(store, name, members):
             rows.ids(view, world.ALICE)
     searched = [plan for plan in plans if "USING PRIMARY KEY" in plan]
     assert searched
-    assert all(
-        re.search(r"SEARCH \w+ USING PRIMARY KEY \((scope|service)=\?", plan) for plan in searched
-    )
+    assert all(re.search(r"SEARCH \w+ USING PRIMARY KEY \((scope|service)=\?", plan) for plan in searched)
     assert not [plan for plan in plans if plan.startswith("SCAN")]
 
 
