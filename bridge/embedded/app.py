@@ -48,6 +48,10 @@ class EmbeddedApp(Flask):
             environ = environ | {"SCRIPT_NAME": mounted.removesuffix(PREFIX), "PATH_INFO": path}
         return super().wsgi_app(environ, start_response)
 
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the function as it is: none here is a coroutine, and each request would ask of several."""
+        return func
+
     def handle_exception(self, e: Exception) -> Response:
         """Raises the error again for in-process callers; over HTTP answers 500 and logs where, without values."""
         if request.environ.get(IN_PROCESS):
@@ -78,7 +82,7 @@ def create_app(
             caller = _caller()
             anonymous = request.headers.get(ANONYMITY_HEADER, "").lower()
             caller = caller.with_request(
-                hashed_access_keys(request.headers.getlist(ACCESS_KEYS_HEADER)),
+                hashed_access_keys([request.headers.get(ACCESS_KEYS_HEADER, "")]),
                 anonymous=anonymous == "true" or (anonymous != "false" and caller.is_anonymous_by_default),
                 unrestricted=not enforce_access,
             )
