@@ -165,6 +165,9 @@ def _invalid(text: str) -> Invalid:
     return Invalid(issues=[Issue("structure", text)])
 
 
+_NESTING = frozenset((dict, list, _Repeated))
+
+
 def deeper_than(document: Json, max_depth: int) -> bool:
     """Whether more objects and lists than that stand inside each other."""
     level = [document]
@@ -172,8 +175,8 @@ def deeper_than(document: Json, max_depth: int) -> bool:
         level = [
             value
             for container in level
-            for value in (container.values() if isinstance(container, dict) else container)
-            if isinstance(value, dict | list)
+            for value in (container if type(container) is list else container.values())
+            if type(value) in _NESTING
         ]
         if not level:
             return False
