@@ -27,6 +27,7 @@ from bridge.scope import Scope
 from bridge.wire import Packed
 from mappings import REGISTRY
 from mappings.engine import Context
+from mappings.repeats import Repeats
 from mappings.residue import Residue
 from mappings.values import Entity, Resource
 
@@ -229,7 +230,8 @@ def plan(
     found.records |= {record.location: record for record in there.values()}
     found.records |= {one.location: one.over for one in incoming if one.over}
     _hand_out_warnings(scope, incoming, before)
-    context = scope.context(found.known.__contains__)
+    repeats = Repeats() if len(incoming) > 1 else None
+    context = scope.context(found.known.__contains__, repeats)
     for one in incoming:
         if one.over is not None:
             _map(scope, one, found, context)

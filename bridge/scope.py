@@ -22,6 +22,7 @@ from bridge.state import Hold, State
 from bridge.throttle import Throttle
 from bridge.upstream import Client, Upstream
 from mappings.engine import Context
+from mappings.repeats import Repeats
 
 REMEMBER_SECONDS = 600
 T = TypeVar("T")
@@ -117,9 +118,11 @@ class Scope:
                 if one.resource_type == "Patient":
                     self.access_log.note(self.caller, self.keyring, one.id, one.opened.secret_ids)
 
-    def context(self, known: Callable[[str], bool] = lambda reference: True) -> Context:
+    def context(
+        self, known: Callable[[str], bool] = lambda reference: True, repeats: Repeats | None = None
+    ) -> Context:
         """Returns what the mappings have to know; `known` says which relative references iCure holds."""
-        return Context(now=self.now, zone=self.config.timezone, known=known, caller=self.caller.data_owner_id)
+        return Context(self.now, self.config.timezone, known, self.caller.data_owner_id, repeats)
 
 
 @dataclass(frozen=True, slots=True)

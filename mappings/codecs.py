@@ -41,9 +41,9 @@ class Text:
 
     def said(self, value: Json) -> str | None:
         """Returns the text when it has the form."""
-        if not isinstance(value, str) or not value or value.isspace():
+        if not isinstance(value, str):
             return None
-        return value if self._form is None or self._form(value) else None
+        return value if (value.strip() if self._form is None else self._form(value)) else None
 
 
 class Flag:
@@ -276,14 +276,14 @@ def from_fuzzy(value: Json, context: Context) -> str | None:
     if month == 0 or day == 0:
         return _date(date)
     hour, minute, second = time // 10000, time // 100 % 100, time % 100
+    if hour > 24 or minute > 60 or second > 60 or (hour == 24 and (minute or second)):
+        return None
     try:
-        moment = datetime(date // 10000, month, day, tzinfo=UTC)
-        if (hour, minute, second) == (24, 0, 0):
+        moment = datetime(date // 10000, month, day, hour % 24, minute % 60, second % 60, tzinfo=UTC)
+        if hour == 24:
             return f"{moment + timedelta(days=1):%Y-%m-%d}".rjust(10, "0")
-        if hour > 23 or minute > 60 or second > 60:
-            return None
-        if hour or minute or second:
-            moment += timedelta(0, second, 0, 0, minute, hour)
+        if minute == 60 or second == 60:
+            moment += timedelta(hours=minute // 60, minutes=second // 60)
     except (ValueError, OverflowError):
         return None
     return moment.isoformat()[:19] + _offset(moment, context)

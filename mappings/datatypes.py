@@ -54,13 +54,16 @@ def coding(stub: Entity) -> Resource | None:
     if not value and stub.get("id"):
         kind, value, version = (*str(stub["id"]).split("|"), None, None)[:3]
     display = (label.get("en") or next(iter(label.values()))) if label else None
-    parts = (
-        ("system", uri, kind),
-        ("version", text, version),
-        ("code", code, value),
-        ("display", text, display),
-    )
-    return {name: said for name, form, part in parts if part and (said := form.said(part))} or None
+    said: Resource = {}
+    if kind and uri.said(kind):
+        said["system"] = kind
+    if version and text.said(version):
+        said["version"] = version
+    if value and code.said(value):
+        said["code"] = value
+    if display and text.said(display):
+        said["display"] = display
+    return said or None
 
 
 _CODE = (("system", "type"), ("code", "code"), ("version", "version"))

@@ -9,13 +9,15 @@ Rule: a codec may be lossy but is stable: a second trip changes nothing. It retu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Members
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Any, Protocol
 
 from mappings import residue as residues
+from mappings.repeats import Repeats, Shelf, key_of
 from mappings.residue import Residue
 from mappings.search import Parameter
 from mappings.values import Entity, Json, Resource
@@ -49,6 +51,8 @@ class Context:
     """Whether a relative reference such as `Practitioner/<id>` is an entity that iCure holds."""
     caller: str | None = None
     """The data owner that is responsible for what is written, where the resource names nobody."""
+    repeats: Repeats | None = None
+    """What was written in this context before; None where nothing is remembered."""
 
 
 DEFAULT = Context()
@@ -96,6 +100,15 @@ class Row:
     witness: tuple[str, ...] = ()
     nested: bool = False
     """Whether an element of `fhir` stands inside another, as `meta.tag` does."""
+
+    def shares_with(self, other: Row) -> bool:
+        """Whether the other reads an element or has a property that this one has too."""
+        return not (self.elements.isdisjoint(other.elements) and set(self.icure).isdisjoint(other.icure))
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """The names in JSON of what the row reads."""
+        return frozenset(name for head in self.heads for name in residues.names_of(head))
 
     def read(self, entity: Entity, context: Context) -> Resource:
         """Returns the elements that the properties say."""
@@ -158,6 +171,42 @@ class Slot(Protocol):
         """Returns the entity without its residue, and the sealed text if it carried one."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Rows that share elements or properties with each other and with no other row.
+
+    What they write, and what is kept of it, depends on their elements and the context alone.
+    """
+
+    rows: tuple[Row, ...]
+    elements: frozenset[str]
+    """The names in JSON of what they read."""
+    nodes: frozenset[str]
+    """The names of what they keep in the residue."""
+    properties: frozenset[str]
+
+    def part(self, properties: Entity, nodes: Residue) -> tuple[Entity, Residue]:
+        """Returns what the group has of these."""
+        return (
+            {name: value for name, value in properties.items() if name in self.properties},
+            {name: node for name, node in nodes.items() if name in self.nodes},
+        )
+
+
+def _groups(rows: tuple[Row, ...]) -> Iterator[Group]:
+    """Yields the smallest groups, their rows in the order of the table."""
+    left = list(rows)
+    while left:
+        group = left[:1]
+        while len(more := [r for r in left if any(map(r.shares_with, group))]) > len(group):
+            group = more
+        left = [r for r in left if r not in group]
+        elements = frozenset(name for r in group for name in r.elements)
+        properties = frozenset(name for r in group for name in r.icure)
+        nodes = frozenset(residues.CHOICES.get(name, name) for name in elements)
+        yield Group(tuple(group), elements, nodes | (properties & {WITNESS}), properties)
+
+
 @dataclass(frozen=True, slots=True)
 class Mapping:
     """A resource type and an entity type, told apart and joined by a table of rows."""
@@ -167,6 +216,18 @@ class Mapping:
     rows: tuple[Row, ...]
     slot: Slot
     search: tuple[Parameter, ...] = ()
+    groups: tuple[Group, ...] = field(init=False)
+    _group_of: dict[str, int] = field(init=False)
+    """From the name of an element to the place of its group."""
+    _witnesses: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        groups = tuple(_groups(self.rows))
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(
+            self, "_group_of", {n: i for i, group in enumerate(groups) for n in group.elements}
+        )
+        object.__setattr__(self, "_witnesses", tuple(name for one in self.rows for name in one.witness))
 
     def to_icure(
         self,
@@ -185,17 +246,64 @@ class Mapping:
         known = self._sayings(onto, kept, context) if onto is not None and len(onto) > 1 else None
         if known is not None and known == resource:
             return entity, kept or {}
-        for each_row in self.rows:
-            if known is not None and all(known.get(n) == resource.get(n) for n in each_row.heads):
-                continue
+        if known is not None:
+            changed = [r for r in self.rows if any(known.get(n) != resource.get(n) for n in r.heads)]
+            return self._written(changed, self.rows, resource, entity, context)
+        if context.repeats is not None:
+            return self._recalled(resource, entity, context, context.repeats)
+        return self._written(self.rows, self.rows, resource, entity, context)
+
+    def _recalled(
+        self, resource: Resource, onto: Entity, context: Context, repeats: Repeats
+    ) -> tuple[Entity, Residue]:
+        """Returns the same as `_written`, which it asks only for what is not repeated."""
+        *parts, left = self._parts(resource)
+        entity: Entity = {}
+        nodes: Residue = {}
+        rows: list[Row] = []
+        missed: list[tuple[Group, Shelf, str]] = []
+        for group, elements in zip(self.groups, parts, strict=True):
+            shelf = repeats.of(group) if group.properties.isdisjoint(onto) else None
+            if shelf is not None:
+                key = key_of(elements)
+                if made := shelf.get(key):
+                    entity |= made[0]
+                    nodes |= made[1]
+                    continue
+                missed.append((group, shelf, key))
+            rows += group.rows
+            left |= elements
+        anew = self._written(rows, rows, left, onto, context)
+        for group, shelf, key in missed:
+            shelf.put(key, group.part(*anew))
+        return entity | anew[0], nodes | anew[1]
+
+    def _parts(self, resource: Resource) -> list[Resource]:
+        """Returns the elements of each group, and last those of none."""
+        parts: list[Resource] = [{} for _ in range(len(self.groups) + 1)]
+        for name, value in resource.items():
+            parts[self._group_of.get(name, -1)][name] = value
+        return parts
+
+    def _written(
+        self,
+        changed: Sequence[Row],
+        rows: Sequence[Row],
+        resource: Resource,
+        entity: Entity,
+        context: Context,
+    ) -> tuple[Entity, Residue]:
+        """Returns the entity with what changed of the rows, and what all of these rows could not say."""
+        for each_row in changed:
             for name, value in each_row.write(resource, entity, context).items():
                 if value is None:
                     entity.pop(name, None)
                 else:
                     entity[name] = value
-        witnesses = {name: entity[name] for name in self._witnesses() if entity.get(name) is not None}
-        natural = self._natural({**entity, WITNESS: witnesses} if witnesses else entity, context)
-        nodes = residues.keep(resource, natural, lambda name: self._alone(name, resource, context))
+        witnesses = {name: entity[name] for name in self._witnesses if entity.get(name) is not None}
+        seen = {**entity, WITNESS: witnesses} if witnesses else entity
+        alone = partial(self._alone, resource, context)
+        nodes = residues.keep(resource, _natural(rows, seen, context), alone, context.repeats)
         if witnesses:
             nodes[WITNESS] = witnesses
         return entity, nodes
@@ -208,21 +316,10 @@ class Mapping:
     def _sayings(self, entity: Entity, residue: Residue | None, context: Context) -> Resource:
         nodes = residue or {}
         seen = {**entity, WITNESS: nodes[WITNESS]} if WITNESS in nodes else entity
-        natural = self._natural(seen, context)
+        natural = _natural(self.rows, seen, context)
         return residues.restore(natural, {n: node for n, node in nodes.items() if n != WITNESS})
 
-    def _natural(self, entity: Entity, context: Context) -> Resource:
-        """Returns what iCure alone says."""
-        resource: Resource = {"meta": {}}
-        for each_row in self.rows:
-            said = each_row.read(entity, context)
-            if each_row.nested:
-                resource["meta"] |= {name.partition(".")[2]: value for name, value in said.items()}
-            else:
-                resource |= said
-        return resource
-
-    def _alone(self, name: str, resource: Resource, context: Context) -> list[Json]:
+    def _alone(self, resource: Resource, context: Context, name: str) -> list[Json]:
         """Returns what iCure alone would say for each member of a list if it were the only one; None for nothing."""
         for each_row in self.rows:
             if name in each_row.fhir:
@@ -232,17 +329,27 @@ class Mapping:
                 return [members[0] if members else None for members in said]
         return []
 
-    def _witnesses(self) -> Iterator[str]:
-        for each_row in self.rows:
-            yield from each_row.witness
+
+def _natural(rows: Sequence[Row], entity: Entity, context: Context) -> Resource:
+    """Returns what iCure alone says."""
+    resource: Resource = {}
+    for each_row in rows:
+        said = each_row.read(entity, context)
+        if each_row.nested:
+            meta = resource.setdefault("meta", {})
+            meta |= {name.partition(".")[2]: value for name, value in said.items()}
+        else:
+            resource |= said
+    return resource
 
 
 def _own_members(resource: Resource) -> Resource:
     """Returns the resource without what the server gives it: type, id, version and time of the last update."""
-    own = {name: value for name, value in resource.items() if name not in ("resourceType", "id", "meta")}
-    meta = resource.get("meta") or {}
-    meta = {name: value for name, value in meta.items() if name not in ("versionId", "lastUpdated")}
-    return {**own, "meta": meta}
+    meta = dict(resource.get("meta") or {})
+    own = {**resource, "meta": meta}
+    for members, given in ((own, "resourceType"), (own, "id"), (meta, "versionId"), (meta, "lastUpdated")):
+        members.pop(given, None)
+    return own
 
 
 def _inner(resource: Resource, names: tuple[str, ...]) -> Resource:

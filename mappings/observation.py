@@ -26,7 +26,8 @@ from mappings.datatypes import (
     reference,
     referenced,
 )
-from mappings.engine import WITNESS, Context, Mapping, row, said_over
+from mappings.engine import DEFAULT, WITNESS, Context, Mapping, row, said_over
+from mappings.repeats import repeated
 from mappings.residue import align
 from mappings.search import composite, date, quantity, refers, string, token
 from mappings.tags import Grouped, TypeTag, about, is_type, types
@@ -431,10 +432,9 @@ def _content_of(value: Resource, old: dict[str, Entity], context: Context) -> di
         was = (old.get(key) or {}).get("measureValue") or {}
         if was:
             measure = QUANTITY.to_icure(value["valueQuantity"], was, context)
+        ranges, there = value.get("referenceRange"), was.get("referenceRanges")
         members = {
-            "referenceRanges": RANGES.to_icure(
-                value.get("referenceRange"), was.get("referenceRanges"), context
-            ),
+            "referenceRanges": repeated(context.repeats, _ranges_to_icure, ranges, there),
             "severityCode": _severity(value),
         }
         measure = {n: v for n, v in measure.items() if n not in members}
@@ -460,8 +460,9 @@ def _said_of(content: dict[str, Entity], context: Context) -> Resource:
         measure = one.get("measureValue")
         if measure:
             unit = {n: v for n, v in said.get("valueQuantity", {}).items() if n in ("unit", "system", "code")}
-            if ranges := RANGES.to_fhir(measure.get("referenceRanges"), context):
-                said["referenceRange"] = [_in_unit(one, unit) for one in ranges]
+            ranges = repeated(context.repeats, _ranges_to_fhir, measure.get("referenceRanges"), unit)
+            if ranges:
+                said["referenceRange"] = ranges
             if severity := code.said(measure.get("severityCode")):
                 codes = [{"system": INTERPRETATION, "code": severity}]
                 said["interpretation"] = [{"coding": codes}]
@@ -469,8 +470,14 @@ def _said_of(content: dict[str, Entity], context: Context) -> Resource:
     return {}
 
 
-def _in_unit(reference_range: Resource, unit: Resource) -> Resource:
-    return {n: {**v, **unit} if n in ("low", "high") else v for n, v in reference_range.items()}
+def _ranges_to_icure(ranges: Json, onto: Json) -> Json:
+    return RANGES.to_icure(ranges, onto, DEFAULT)
+
+
+def _ranges_to_fhir(ranges: Json, unit: Resource) -> list[Resource]:
+    """Returns reference ranges in the unit of the value."""
+    said = RANGES.to_fhir(ranges, DEFAULT) or ()
+    return [{n: {**v, **unit} if n in ("low", "high") else v for n, v in one.items()} for one in said]
 
 
 class Component:

@@ -26,6 +26,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from mappings.repeats import Repeats, repeated
 from mappings.values import Json, Number, Resource
 
 Node = dict[str, Any]
@@ -63,6 +64,15 @@ CHOICES = {
     for datatype in (*_DATATYPES, "Reference")
 }
 """The members of choices, by their names in JSON."""
+
+
+def names_of(element: str) -> set[str]:
+    """Returns the names in JSON of an element: its own or those of all members of the choice, and their siblings."""
+    choice = CHOICES.get(element)
+    names = {name for name, of in CHOICES.items() if choice and of == choice} or {element}
+    return names | {f"_{name}" for name in names}
+
+
 _CODING = frozenset(("system", "version", "code", "display"))
 _ZONED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)")
 _VALUE, _EXTRA = "", "_"
@@ -72,13 +82,15 @@ _VALUE, _EXTRA = "", "_"
 Alone = Callable[[str], list[Json]]
 
 
-def keep(kept: Resource, base: Resource, alone: Alone | None = None) -> Residue:
+def keep(
+    kept: Resource, base: Resource, alone: Alone | None = None, repeats: Repeats | None = None
+) -> Residue:
     """Returns what `base` does not say of `kept`.
 
     `alone` tells for each member of a list what iCure would say if it were the only one; it is asked where the members
-    cannot be told by what they have in common.
+    cannot be told by what they have in common. `repeats` remembers lists.
     """
-    return _kept(_gathered(kept), _gathered(base), alone)
+    return _kept(_gathered(kept), _gathered(base), alone, repeats)
 
 
 def restore(base: Resource, nodes: Residue) -> Resource:
@@ -86,13 +98,15 @@ def restore(base: Resource, nodes: Residue) -> Resource:
     return _spread(_restored_members(_gathered(base), nodes))
 
 
-def _kept(kept: Resource, base: Resource, alone: Alone | None = None) -> Residue:
+def _kept(
+    kept: Resource, base: Resource, alone: Alone | None = None, repeats: Repeats | None = None
+) -> Residue:
     nodes: Residue = {}
     for name, value in kept.items():
         if name not in base:
             nodes[name] = {"k": value}
         elif (said := base[name]) != value:
-            nodes[name] = _node(name, value, said, alone)
+            nodes[name] = _node(name, value, said, alone, repeats)
     if not base.keys() <= kept.keys():
         nodes |= {name: {"b": _brief(said)} for name, said in base.items() if name not in kept}
     return nodes
@@ -109,7 +123,9 @@ def _restored_members(base: Resource, nodes: Residue) -> Resource:
     return result
 
 
-def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node:
+def _node(
+    name: str, kept: Json, base: Json, alone: Alone | None = None, repeats: Repeats | None = None
+) -> Node:
     if isinstance(kept, dict) and isinstance(base, dict):
         if not name.endswith("[x]"):
             node: Node = {"o": keep(kept, base)}
@@ -119,7 +135,7 @@ def _node(name: str, kept: Json, base: Json, alone: Alone | None = None) -> Node
         if kept.keys() == base.keys():
             return {"o": _kept(kept, base)}
     elif isinstance(kept, list) and isinstance(base, list):
-        return _list_node(kept, base, (lambda: alone(name)) if alone else None)
+        return _list_node(kept, base, (lambda: alone(name)) if alone else None, repeats)
     return {"k": kept, "b": _brief(base)}
 
 
@@ -160,9 +176,12 @@ def _still_stands(value: Resource, then: list[Json] | None) -> bool:
 # lists
 
 
-def _list_node(kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None) -> Node:
-    if len(kept) == len(base) and all(map(covers, kept, base)):
-        return {"l": [_item(value, said) for value, said in zip(kept, base, strict=True)]}
+def _list_node(
+    kept: list[Json], base: list[Json], alone: Callable[[], list[Json]] | None, repeats: Repeats | None
+) -> Node:
+    covered: Node | None = repeated(repeats, _covered, kept, base)
+    if covered is not None:
+        return covered
     pairs = _pairs(kept, base, alone)
     places = [pairs[i] for i in range(len(kept)) if i in pairs]
     ordered = all(a < b for a, b in pairwise(places))
@@ -175,6 +194,13 @@ def _list_node(kept: list[Json], base: list[Json], alone: Callable[[], list[Json
     taken = set(places)
     beyond = [_brief(said) for j, said in enumerate(base) if j not in taken]
     return {"l": items, "x": beyond} if beyond else {"l": items}
+
+
+def _covered(kept: list[Json], base: list[Json]) -> Node | None:
+    """Returns the node of lists whose members stand for each other in turn, None for others."""
+    if len(kept) != len(base) or not all(map(covers, kept, base)):
+        return None
+    return {"l": [_item(value, said) for value, said in zip(kept, base, strict=True)]}
 
 
 def _item(value: Json, said: Json) -> Node:

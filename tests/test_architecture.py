@@ -81,7 +81,7 @@ ONLY_IN: dict[str, set[str]] = {
     "subprocess": set(),
     "pickle": set(),
 }
-MAPPINGS = ({"values"}, {"residue", "search"}, {"engine"}, {"codecs"}, {"datatypes"}, {"tags"})
+MAPPINGS = ({"values"}, {"repeats"}, {"residue", "search"}, {"engine"}, {"codecs"}, {"datatypes"}, {"tags"})
 """From the lowest; a module imports lower ones only. Those of a resource type stand above, `mappings` itself on top."""
 
 

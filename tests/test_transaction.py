@@ -278,3 +278,21 @@ def test_a_second_worker_reads_what_the_first_wrote(esmith: Caller, data_dir: Pa
     other = Caller(create_app(replace(Config(data_dir=data_dir))), esmith.account)
     for location in written:
         assert other.get(location).json == esmith.get(location).json
+
+
+def test_results_that_say_much_the_same_come_back_each_as_sent(esmith: Caller) -> None:
+    said = {
+        "category": [
+            {"coding": [{"system": "http://example.org/a", "code": "lab", "display": "Laboratory"}]}
+        ],
+        "note": [{"text": "fasting"}],
+        "component": [{"code": {"text": "part"}, "valueInteger": 1}],
+    }
+    results = [observation(n % 2, valueInteger=n, **said) for n in range(12)]
+    results[5] |= {"status": "amended", "performer": [{"reference": "Practitioner/unknown"}]}
+    places = locations(esmith.post("", transaction(*map(entry, results))))
+    changed = {**esmith.get(places[3]).json, "note": [{"text": "not fasting"}]}
+    assert esmith.send("PUT", places[3], changed).status_code == 200
+    results[3] = {**results[3], "note": [{"text": "not fasting"}]}
+    for sent, place in zip(results, places, strict=True):
+        assert {name: value for name, value in esmith.get(place).json.items() if name in sent} == sent
