@@ -170,7 +170,7 @@ _NESTING = frozenset((dict, list, _Repeated))
 
 def deeper_than(document: Json, max_depth: int) -> bool:
     """Whether more objects and lists than that stand inside each other."""
-    level = [document]
+    level = [document] if type(document) in _NESTING else []
     for _ in range(max_depth):
         level = [
             value
