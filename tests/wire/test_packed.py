@@ -59,6 +59,10 @@ def test_the_resources_of_a_bundle_are_text(escaped: bool) -> None:
     assert packed(body) == 2
 
 
+def test_braces_in_a_text_are_no_nesting() -> None:
+    same(json.dumps({"resourceType": "Bundle", "entry": ["{" * 100, "[" * 100]}).encode())
+
+
 def test_a_packed_resource_keeps_its_numbers() -> None:
     body = b'{"entry":[{"resource":{"resourceType":"Observation","a":[7.50,1E+2,-0,1234567890123456,7]}}]}'
     (entry,) = wire.parse_bundle(body)["entry"]
