@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from bridge.errors import Issue
@@ -41,12 +44,28 @@ def send(
 ) -> str:
     """Sends all that is open in the spool. Returns why it was left before the end, if it was."""
     sending = _Sending(spool, remote, files, report, progress, jobs, ledger)
-    with progress.sending(spool.open_parts()), ThreadPoolExecutor(jobs) as pool:
+    open_parts = spool.open_parts()
+    with _interruptible(sending.stop), progress.sending(open_parts), ThreadPoolExecutor(jobs) as pool:
         for batches in spool.batches():
             sending.side_by_side(pool, batches)
     for kind, many in spool.unsent():
         report.count(kind, UNSENT, many)
     return sending.stopped
+
+
+@contextmanager
+def _interruptible(stop: Callable[[str], None]) -> Iterator[None]:
+    """Calls `stop` when the user interrupts, in place of breaking off in the middle of a step; again breaks off."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop("Interrupted.")
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -67,23 +86,21 @@ class _Sending:
         todo = iter(batches)
         left: deque[list[Stored]] = deque()
         flying: dict[Future[Answer], Request] = {}
-        try:
-            while not self.stopped:
-                while len(flying) <= self.jobs and not self.stopped:
-                    units = left.popleft() if left else self._units(todo)
-                    if units is None:
-                        break
-                    if request := self._request(units):
-                        flying[pool.submit(self.remote.post, request.body, request.key)] = request
-                if not flying:
-                    return
-                self._land(flying, left)
-        except KeyboardInterrupt:
-            self._stop("Interrupted.")
+        while not self.stopped:
+            while len(flying) <= self.jobs and not self.stopped:
+                units = left.popleft() if left else self._units(todo)
+                if units is None:
+                    break
+                if request := self._request(units):
+                    flying[pool.submit(self.remote.post, request.body, request.key)] = request
+            if not flying:
+                return
+            self._land(flying, left)
         while flying:
             self._land(flying, left)
 
-    def _stop(self, why: str) -> None:
+    def stop(self, why: str) -> None:
+        """Sends nothing more; what is on its way is waited for."""
         self.stopped = self.stopped or why
         self.remote.stop()
 
@@ -138,9 +155,9 @@ class _Sending:
                     self._fail(request.units[at], str(answer.status), issues)
                 return [unit for at, unit in enumerate(request.units) if at not in own]
         elif answer.status == UNREACHED:
-            self._stop("The server cannot be reached any more.")
+            self.stop("The server cannot be reached any more.")
         elif answer.status == 401:
-            self._stop("The server no longer accepts this login.")
+            self.stop("The server no longer accepts this login.")
         self._refused(request, answers.status(answer), own, general)
         return []
 
