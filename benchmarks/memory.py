@@ -35,9 +35,8 @@ def memory(folder: Path) -> Iterator[str]:
     """Yields the table."""
     yield "| Bundle | MB sent | MB at the highest | MB more than before | times its own size |"
     yield "|---|---:|---:|---:|---:|"
-    demo.ensure(Config(data_dir=folder))
-    for name, body in bundles():
-        highest, more = taken(folder, body)
+    for number, (name, body) in enumerate(bundles()):
+        highest, more = taken(folder / str(number), body)
         own = len(body) / MB
         yield f"| {name} | {own:.1f} | {highest:.0f} | {more:.0f} | {more / own:.1f} |"
 
@@ -45,8 +44,9 @@ def memory(folder: Path) -> Iterator[str]:
 def taken(folder: Path, body: bytes) -> tuple[float, float]:
     """Returns the most MB that a worker has while it answers a Bundle, and how many more than before.
 
-    Its worker has served nothing but a small one.
+    Its worker has served nothing but a small one, and its store holds little.
     """
+    demo.ensure(Config(data_dir=folder))
     account = demo.accounts(folder)[0]
     with serving(folder, workers=1) as server, closing(Client(server.url, account)) as client:
         (worker,) = server.workers()
