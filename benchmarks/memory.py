@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.examples import observation, patient, sent, transaction
+from benchmarks.examples import EXAMPLE_NUMBER, observation, patient, sent, transaction
 from benchmarks.load import Client
 from bridge import demo
 from bridge.config import Config
@@ -16,14 +17,16 @@ RESET_PEAK = "5"
 MB = 1_000_000
 
 
-def bundles() -> Iterator[tuple[str, bytes]]:
-    """Yields each Bundle with its name."""
+def bundles() -> Iterator[tuple[str, list[bytes]]]:
+    """Yields what is sent at once, with its name."""
     for size in (1_000, 5_000, 20_000):
-        yield f"transaction of {size:,} Observations of a patient", sent(transaction(size - 1))
+        yield f"transaction of {size:,} Observations of a patient", [sent(transaction(size - 1))]
+    body = sent(transaction(4_999))
+    yield "8 transactions of 5,000 at once", [body.replace(EXAMPLE_NUMBER, b"%05d" % nth) for nth in range(8)]
     patients = [patient() for _ in range(5_000)]
-    yield "transaction of 5,000 Patients", sent(bundle("transaction", patients))
+    yield "transaction of 5,000 Patients", [sent(bundle("transaction", patients))]
     observations = [observation("Patient/nobody", nth) for nth in range(1_000)]
-    yield "batch of 1,000 Observations, all refused", sent(bundle("batch", observations))
+    yield "batch of 1,000 Observations, all refused", [sent(bundle("batch", observations))]
 
 
 def bundle(kind: str, resources: list[dict[str, object]]) -> dict[str, object]:
@@ -35,16 +38,16 @@ def memory(folder: Path) -> Iterator[str]:
     """Yields the table."""
     yield "| Bundle | MB sent | MB at the highest | MB more than before | times its own size |"
     yield "|---|---:|---:|---:|---:|"
-    for number, (name, body) in enumerate(bundles()):
-        highest, more = taken(folder / str(number), body)
-        own = len(body) / MB
+    for number, (name, bodies) in enumerate(bundles()):
+        highest, more = taken(folder / str(number), bodies)
+        own = sum(map(len, bodies)) / MB
         yield f"| {name} | {own:.1f} | {highest:.0f} | {more:.0f} | {more / own:.1f} |"
 
 
-def taken(folder: Path, body: bytes) -> tuple[float, float]:
-    """Returns the most MB that a worker has while it answers a Bundle, and how many more than before.
+def taken(folder: Path, bodies: Sequence[bytes]) -> tuple[float, float]:
+    """Returns the most MB that a worker has while it answers Bundles sent at once, and how many more than before.
 
-    Its worker has served nothing but a small one, and its store holds little.
+    The worker has served nothing but a small one, and its store holds little.
     """
     demo.ensure(Config(data_dir=folder))
     account = demo.accounts(folder)[0]
@@ -54,9 +57,16 @@ def taken(folder: Path, body: bytes) -> tuple[float, float]:
         client.send("POST", "", sent(transaction(9)))
         Path(f"/proc/{worker}/clear_refs").write_text(RESET_PEAK)
         before = peak_mb(worker)
-        client.send("POST", "", body)
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            for one in [pool.submit(_send, server.url, account, body) for body in bodies]:
+                one.result()
         highest = peak_mb(worker)
     return highest, highest - before
+
+
+def _send(url: str, account: dict[str, str], body: bytes) -> None:
+    with closing(Client(url, account)) as client:
+        client.send("POST", "", body)
 
 
 def peak_mb(pid: int) -> float:

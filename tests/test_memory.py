@@ -17,5 +17,5 @@ MOST_TIMES = 16
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the highest")
 def test_a_bundle_of_thousands_takes_a_worker_little_more_than_its_text(data_dir: Path) -> None:
     body = sent(transaction(SIZE - 1))
-    _, more = memory.taken(data_dir, body)
+    _, more = memory.taken(data_dir, [body])
     assert more < MOST_TIMES * len(body) / memory.MB
