@@ -22,6 +22,8 @@ ROOM, TALK = "websocket.room", "websocket.talk"
 GUNICORN_SOCKET = "gunicorn.socket"
 GOING_AWAY = 1001
 LONGEST_MESSAGE = 1024 * 1024
+PING_SECONDS = 25.0
+"""How often a client is asked whether it is still there; one that does not answer until the next time is given up."""
 SEND_SECONDS = 60
 """After which a client that takes nothing is given up."""
 
@@ -113,11 +115,12 @@ class Websockets:
 
     def _talk(self, environ: dict[str, Any], talk: Talk) -> None:
         # Fact: gunicorn's sockets block; without an end to that, a client that reads nothing keeps the thread.
-        seconds = struct.pack("ll", SEND_SECONDS, 0)
-        environ[GUNICORN_SOCKET].setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        line, seconds = environ[GUNICORN_SOCKET], struct.pack("ll", SEND_SECONDS, 0)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
         try:
             connection = Server.accept(
                 environ,
+                ping_interval=PING_SECONDS,
                 max_message_size=LONGEST_MESSAGE,
                 thread_class=partial(threading.Thread, daemon=True),
             )
@@ -130,6 +133,10 @@ class Websockets:
             return
         finally:
             one.close(1000, "")
+            # Fact: the thread that reads waits for the client, also when nobody listens to that any more.
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+            connection.thread.join()
 
 
 def _is_handshake(environ: dict[str, Any]) -> bool:
