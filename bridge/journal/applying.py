@@ -20,8 +20,8 @@ from bridge.state import Hold
 from mappings.values import Entity
 
 BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
-BATCH_BYTES = 2 << 20
-"""Of a batch of several documents: who sends and who answers hold it in many forms at once."""
+BATCH_BYTES = 6 << 20
+"""Of a batch of several documents: 50 Contacts of ordinary Observations; who sends and who answers hold it in many forms."""
 
 
 def apply(scope: Scope, writes: list[Write], tell: Callable[[Write, Entity], None]) -> None:
