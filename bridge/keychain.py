@@ -127,7 +127,8 @@ class Keychain:
     def lend(self, caller: Caller, credential: Credential, other: Credential) -> None:
         """Seals the keys that this credential opens for another one of the same caller too.
 
-        What is lent does not end for being idle, but no later than the keys themselves, and with `unload`.
+        What is lent does not end for being idle, but no later than the keys themselves, and with `unload`. What was
+        lent before stays, of one key what ends last.
         """
         seal_key, other_key = self._seal_key(caller, credential), self._seal_key(caller, other)
         mine, name = _credential_name(seal_key), _credential_name(other_key)
@@ -135,15 +136,12 @@ class Keychain:
 
             def lent(entries: list[Entry], owner: str = owner) -> list[Entry]:
                 own = [e for e in entries if (e.uploader, e.credential) == (caller.data_owner_id, mine)]
-                return [e for e in entries if e.credential != name] + [
-                    replace(
-                        e,
-                        credential=name,
-                        box=_box(other_key, key.pkcs8_der, owner),
-                        idle_ends=e.ends,
-                    )
-                    for e, key in zip(own, _open(seal_key, owner, own), strict=True)
-                ]
+                known = {e.fingerprint: e for e in entries if e.credential == name}
+                for e, key in zip(own, _open(seal_key, owner, own), strict=True):
+                    if e.fingerprint not in known or known[e.fingerprint].ends < e.ends:
+                        box = _box(other_key, key.pkcs8_der, owner)
+                        known[e.fingerprint] = replace(e, credential=name, box=box, idle_ends=e.ends)
+                return [e for e in entries if e.credential != name] + list(known.values())
 
             if self._entries(owner):
                 self._change(owner, lent)

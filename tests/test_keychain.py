@@ -28,6 +28,7 @@ from bridge.config import Config
 from bridge.crypto import primitives
 from bridge.crypto.keys import PrivateKey
 from bridge.embedded import Store, admin
+from bridge.keychain import _credential_name as credential_name
 from bridge.state import Sqlite, State
 from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, basic
 
@@ -475,3 +476,32 @@ def test_no_object_on_the_way_shows_a_secret(esmith: Caller) -> None:
                 assert secret.decode("latin-1") not in text, type(one)
                 assert repr(secret)[2:-1] not in text, type(one)
                 assert secret.hex() not in text, type(one)
+
+
+def test_who_uploads_with_another_login_takes_nothing_from_what_was_lent(
+    app: Any, person: Callable[..., Caller], keys: list[PrivateKey]
+) -> None:
+    person("clinic", keys[0])
+    ann = person("ann", keys[1], keys[2], parent="clinic")
+    ann.load_key()
+    ann.load_key(keys[2].pkcs8_der.hex())
+    ann.load_key(keys[0].pkcs8_der.hex(), "clinic")
+    bridge = app.extensions["bridge"]
+    credential = bridge.authenticator.credential(basic(ann.account))
+    caller = bridge.authenticator.identify(credential)
+    other = bridge.authenticator.credential(f"Bearer {Bearer(app, ann.account).token}")
+    bridge.keychain.lend(caller, credential, other)
+    name = credential_name(bridge.keychain._seal_key(caller, other))
+
+    def lent() -> set[tuple[str, float]]:
+        entries = [*bridge.keychain._entries("ann"), *bridge.keychain._entries("clinic")]
+        return {(e.fingerprint, e.ends) for e in entries if e.credential == name}
+
+    before = lent()
+    assert len(before) == 3
+
+    short = Bearer(app, ann.account, seconds=600)
+    short.load_key()
+    bridge.keychain.lend(caller, bridge.authenticator.credential(f"Bearer {short.token}"), other)
+    assert lent() == before
+    assert bridge.keyed(other, "").keyring.owners == {"ann", "clinic"}

@@ -17,7 +17,7 @@ import pytest
 import requests
 from requests.adapters import BaseAdapter
 
-from bridge import demo
+from bridge import demo, jobs, throttle
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.crypto.keys import OwnKey, PrivateKey
 from bridge.crypto.primitives import cbc_encrypt, to_base64
@@ -889,6 +889,27 @@ def test_a_share_is_answered_later_when_the_caller_prefers_that(
 def test_what_is_wrong_is_said_at_once_to_who_would_wait(esmith: Caller, patient: Resource) -> None:
     response = esmith.post(f"{location(patient)}/$share", asking("Practitioner/f005"), Prefer="respond-async")
     assert_outcome(response, 422)
+
+
+def test_a_share_that_is_answered_later_is_not_held_up_by_who_guesses_elsewhere(
+    esmith: Caller, jdoe: Caller, patient: Resource, app: Any
+) -> None:
+    together(esmith, *(observation(patient["id"], effectiveDateTime=f"20{n:02}-01-01") for n in range(60)))
+    halting = Halting(app, "contact/bulkSharedMetadataUpdate")
+    path, body = f"{location(patient)}/$share", asking(jdoe, "read", "Observation")
+    url = esmith.post(path, body, Prefer="respond-async").headers["Content-Location"]
+    assert halting.came.wait(30)
+    bridge, user = app.extensions["bridge"], esmith.get("/rest/v2/user/current").json["id"]
+    for last in range(30):
+        bridge.throttle.failed("esmith", f"192.0.2.{last}")
+    bridge.state.put(throttle.KNOWN, "\0esmith", None)  # the demo logged in without an address
+    bridge.authenticator._remembered.clear()
+    halting.go_on.set()
+    deadline = time.monotonic() + 30
+    while (job := jobs.look(bridge.state, user, url.rpartition("/")[2])).status is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert job.status == 200
 
 
 def test_a_share_does_not_outlive_its_keys(esmith: Caller, jdoe: Caller, patient: Resource) -> None:

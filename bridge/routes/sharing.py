@@ -19,6 +19,7 @@ from bridge.routes.answers import (
     if_match,
     known_by,
     logged_in,
+    origin,
     preferences,
     write,
 )
@@ -48,12 +49,13 @@ def share(resource_type: str, logical_id: str) -> Response:
 
 def _later(asked: Scope, begun: Share) -> Answer:
     """Begins to share and returns where the answer will be. https://hl7.org/fhir/R4/async.html"""
-    shared_by_all, header, base = bridge(), request.headers.get("Authorization"), base_url()
+    shared_by_all, header = bridge(), request.headers.get("Authorization")
+    base, address = base_url(), origin()
 
     def work(told: jobs.Told) -> tuple[Any, str | None]:
         answer = sharing.run(
             begun,
-            lambda: shared_by_all.scope(header, base),
+            lambda: shared_by_all.scope(header, base, address),
             lambda done, of: told(f"{done} of {of} documents are done."),
         )
         return answer.resource, answer.version
