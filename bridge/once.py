@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -62,6 +63,12 @@ class Request:
     def keyed(self) -> Request | None:
         """The request when it has a key: for what is not known again by its body alone."""
         return None if self.key is None else self
+
+    def new_id(self, user: str) -> str:
+        """Returns the id of what it makes for a user: the same whenever it is sent again under its key."""
+        return str(
+            uuid.uuid4() if self.key is None else uuid.uuid5(uuid.NAMESPACE_URL, f"{user}\0{self.key}")
+        )
 
     def part(self, at: int) -> Request | None:
         """Returns what one part of a request is known by that is done part by part; only a key makes that so."""

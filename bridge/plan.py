@@ -24,6 +24,7 @@ from bridge.errors import Conflict, Issue, KeyMissing, Unprocessable, warning
 from bridge.homes import HOMES, Home, Record, ServiceHome, home_of, refusal, with_residue
 from bridge.references import Found, Reference, by_client_ids, client_ids, references, resolve
 from bridge.scope import Scope
+from bridge.upstream import NO_IDS
 from bridge.wire import Packed
 from mappings import REGISTRY
 from mappings.engine import Context
@@ -269,7 +270,12 @@ def _refuse_moves(incoming: Sequence[Incoming]) -> None:
 
 
 def _settle_id(one: Incoming) -> None:
-    """Notes the id that a client chose for a new resource: it becomes an identifier."""
+    """Notes the id that a client chose for a new resource: it becomes an identifier.
+
+    Raises `Unprocessable` for one under which iCure tells something else.
+    """
+    if one.over is None and one.id in NO_IDS.get(home_of(one.resource_type).kind, ()):
+        raise Unprocessable("iCure keeps this id to itself; take another.", f"{one.path}.id")
     if one.over is None and one.sent_id not in (None, one.id):
         one.client_id = one.sent_id
         one.warnings.append(

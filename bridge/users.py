@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import (
+    BusinessRule,
     Conflict,
     Duplicate,
     Forbidden,
@@ -182,11 +183,22 @@ def read(client: Client, user_id: str) -> Entity:
     return user
 
 
-def create(client: Client, sent: Entity, user_id: str | None = None) -> Entity:
-    """Returns the new user. Raises `Invalid`, `Duplicate` for a name that is taken, `Forbidden`."""
+def create(client: Client, sent: Entity, user_id: str) -> Entity:
+    """Returns the new user, or the one that was made under this id when the same was sent before.
+
+    Raises `Invalid`, `Duplicate` for a name that is taken, `BusinessRule` for an id that is another's, `Forbidden`.
+    """
     said = _checked(sent)
-    user = {"id": user_id or str(uuid.uuid4()), **_as_icure(said)}
-    return _written(client, said, lambda: client.create(PATH, user))
+    user = {"id": user_id, **_as_icure(said)}
+    try:
+        return _written(client, said, lambda: client.create(PATH, user))
+    except (Conflict, Duplicate):
+        before = client.read(PATH, user_id)
+        if before is None or before.get("deletionDate"):
+            raise
+        if any(before.get(name) != said[name] for name in NAMES if name in said):
+            raise BusinessRule("This Idempotency-Key was sent with another request.") from None
+        return before
 
 
 def update(client: Client, user_id: str, sent: Entity, version: str | None) -> Entity:

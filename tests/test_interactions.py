@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mappings.values import Resource
-from tests.helpers import DEMO_PATIENT, FHIR, Caller, assert_outcome, basic
+from tests.helpers import DEMO_PATIENT, FHIR, Caller, assert_outcome, basic, stored
 
 SYSTEM = "https://dxm.icure.dev"
 PATIENT: Resource = {"resourceType": "Patient", "id": "mine", "name": [{"family": "Curie"}]}
@@ -269,6 +270,20 @@ def test_a_delete_of_another_version_is_refused(esmith: Caller, resource: Resour
 @pytest.mark.parametrize("resource_type", ["Practitioner", "Organization"])
 def test_the_caller_has_no_second_id(esmith: Caller, resource_type: str) -> None:
     assert_outcome(esmith.get(f"{resource_type}/current"), 404, "not-found")
+
+
+@pytest.mark.parametrize("resource_type", ["Practitioner", "Organization"])
+def test_nothing_is_created_where_it_could_not_be_read(
+    esmith: Caller, resource_type: str, data_dir: Path
+) -> None:
+    before = stored(data_dir)
+    resource = {"resourceType": resource_type, "id": "current", "active": True}
+    path = f"{resource_type}/current"
+    assert_outcome(esmith.send("PUT", path, resource), 422, "processing", f"{resource_type}.id")
+    entry = {"resource": resource, "request": {"method": "PUT", "url": path}}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert_outcome(esmith.post("", bundle), 422, "processing", "Bundle.entry[0].resource.id")
+    assert stored(data_dir) == before
 
 
 def test_a_deleted_observation_leaves_its_neighbours_in_the_contact(esmith: Caller) -> None:

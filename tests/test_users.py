@@ -61,6 +61,19 @@ def test_a_user_is_made_read_changed_and_removed(esmith: Caller) -> None:
     assert esmith.post(USERS, JOHN).status_code == 201
 
 
+def test_a_user_that_is_sent_again_under_its_key_is_made_once(esmith: Caller, data_dir: Path) -> None:
+    made = esmith.post(USERS, JOHN, Idempotency_Key="once")
+    before = stored(data_dir)
+    again = esmith.post(USERS, JOHN, Idempotency_Key="once")
+    assert (again.status_code, again.json) == (201, made.json)
+    assert again.headers["Location"] == made.headers["Location"]
+    other = {**JOHN, "login": "other"}
+    assert_outcome(esmith.post(USERS, other, Idempotency_Key="once"), 422, "business-rule")
+    assert_outcome(esmith.post(USERS, JOHN, Idempotency_Key="another"), 409, "duplicate")
+    assert_outcome(esmith.post(USERS, JOHN, Idempotency_Key="no key"), 400, "invalid")
+    assert stored(data_dir) == before
+
+
 def test_a_password_changes_when_one_is_sent(esmith: Caller, john: dict[str, Any]) -> None:
     body = {**JOHN, "password": "wrong horse battery staple"}
     assert esmith.send("PUT", f"{USERS}/{john['id']}", body).status_code == 200

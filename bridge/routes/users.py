@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from bridge import users, wire
 from bridge.auth import Login
-from bridge.routes.answers import body, bridge, credential, if_match
+from bridge.routes.answers import body, bridge, credential, if_match, known_by
 
 bp = Blueprint("users", __name__, url_prefix="/rest/icdx/v1")
 
@@ -23,7 +23,8 @@ def find_users() -> Response:
 @bp.post("/users")
 def create_user() -> Response:
     """Makes a user, with a password or without one."""
-    made = users.create(_login().client, _sent())
+    login, sent = _login(), body()
+    made = users.create(login.client, wire.parse(sent), known_by(sent).new_id(login.user_id))
     response = _told(made)
     response.status_code = 201
     response.headers["Location"] = f"{bp.url_prefix}/users/{made['id']}"
