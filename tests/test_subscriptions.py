@@ -84,6 +84,18 @@ def status_of(caller: Caller, made: dict[str, Any]) -> tuple[str, str | None]:
     return read["status"], read.get("error")
 
 
+def test_one_that_is_sent_again_under_its_key_is_one(esmith: Caller, receiver: Receiver) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        sent = [hook(receiver) for _ in range(4)]
+        made = list(pool.map(lambda one: esmith.post("Subscription", one, Idempotency_Key="once"), sent))
+    assert [one.status_code for one in made] == [201] * 4
+    assert len({one.json["id"] for one in made}) == len(esmith.found("Subscription")) == 1
+    other = hook(receiver, "Patient")
+    assert_outcome(esmith.post("Subscription", other, Idempotency_Key="once"), 422, "business-rule")
+    assert_outcome(esmith.post("Subscription", other, Idempotency_Key="no key"), 400, "invalid")
+    assert len(esmith.found("Subscription")) == 1
+
+
 def test_what_meets_the_criteria_is_told_with_an_empty_post(
     app: Any, esmith: Caller, receiver: Receiver
 ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
@@ -53,14 +52,29 @@ def shown(kept: Kept) -> Resource:
 
 
 def create(
-    following: Following, caller: Caller, credential: Credential, resource: Resource, base: str
+    following: Following, caller: Caller, credential: Credential, resource: Resource, base: str, new_id: str
 ) -> Kept:
-    """Returns the new Subscription of a caller. Raises whatever the caller has to set right, with its path."""
+    """Returns the new Subscription of a caller, or the one that is there under this id already.
+
+    Raises whatever the caller has to set right, with its path.
+    """
+    with following.bridge.state.lock(CHANGING, new_id):
+        before = following.subscriptions.get(new_id)
+        if before is None:
+            return _created(following, caller, credential, resource, base, new_id)
+    if any(before.resource.get(name) != resource.get(name) for name in ("criteria", "channel")):
+        raise BusinessRule("This Idempotency-Key was sent with another request.")
+    return before
+
+
+def _created(
+    following: Following, caller: Caller, credential: Credential, resource: Resource, base: str, new_id: str
+) -> Kept:
     if len(following.subscriptions.of(caller.user_id)) >= MOST:
         raise BusinessRule(f"A user may have {MOST} Subscriptions; delete one.")
     now = time.time_ns() // 1_000_000
     kept = Kept(
-        id=str(uuid.uuid4()),
+        id=new_id,
         user=caller.user_id,
         base=base,
         resource={k: v for k, v in resource.items() if k not in ("id", "error")},

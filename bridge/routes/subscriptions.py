@@ -23,6 +23,7 @@ from bridge.routes.answers import (
     fhir,
     following,
     if_match,
+    known_by,
     origin,
     preferences,
     write,
@@ -50,7 +51,9 @@ def create() -> Response:
     caller, shown = _caller()
     if "If-None-Exist" in request.headers or any(name not in ("_format", "_pretty") for name in request.args):
         raise NotSupported("A Subscription is not created under a condition here.")
-    return _written(events.create(following(), caller, shown, _sent(), base_url()), 201)
+    sent = body()
+    new_id = known_by(sent).new_id(caller.user_id)
+    return _written(events.create(following(), caller, shown, _checked(sent), base_url(), new_id), 201)
 
 
 @bp.get("/Subscription/<logical_id>")
@@ -72,7 +75,7 @@ def vread(logical_id: str, version: str) -> Response:
 def update(logical_id: str) -> Response:
     """Changes a Subscription, turns it off or on. https://hl7.org/fhir/R4/http.html#update"""
     caller, shown = _caller()
-    sent = _sent()
+    sent = _checked(body())
     if sent.get("id") != logical_id:
         raise Invalid("The id in the resource must be the one in the URL.", "Subscription.id")
     return _written(events.update(following(), caller, shown, logical_id, sent, base_url(), if_match()), 200)
@@ -121,9 +124,9 @@ def _caller() -> tuple[Caller, Credential]:
     return bridge().authenticator.identify(shown), shown
 
 
-def _sent() -> Resource:
+def _checked(sent: bytes) -> Resource:
     strict = bridge().config.validation == "strict"
-    resource, g.warnings = wire.check(wire.parse(body()), expected_type="Subscription", strict=strict)
+    resource, g.warnings = wire.check(wire.parse(sent), expected_type="Subscription", strict=strict)
     return resource
 
 
