@@ -26,7 +26,7 @@ from requests.adapters import BaseAdapter
 from bridge import demo, wire
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
-from bridge.errors import StateUnavailable
+from bridge.errors import KeyMissing, StateUnavailable, UpstreamFailed
 from bridge.events import following as follow
 from bridge.events import kept as kept_module
 from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
@@ -82,6 +82,45 @@ def observation(**members: Any) -> dict[str, Any]:
 def status_of(caller: Caller, made: dict[str, Any]) -> tuple[str, str | None]:
     read = caller.get(f"Subscription/{made['id']}").json
     return read["status"], read.get("error")
+
+
+def test_one_that_no_longer_looks_at_content_gives_the_key_back(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
+    made = esmith.created(hook(receiver))
+    bridge, following = app.extensions["bridge"], app.extensions["following"]
+    credential = follow.credential_of(bridge, following.subscriptions.get(made["id"]))
+    assert bridge.keyed(credential, "").keyring.owners
+    bare = {**hook(receiver, "Observation"), "id": made["id"]}
+    assert esmith.send("PUT", f"Subscription/{made['id']}", bare).status_code == 200
+    with pytest.raises(KeyMissing):
+        bridge.keyed(credential, "")
+
+
+def test_each_event_is_a_ping_although_what_comes_after_it_fails(
+    app: Any, esmith: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "AT_ONCE", 1)
+    listening = {"resourceType": "Subscription", "status": "requested", "reason": "a test"}
+    made = esmith.created({**listening, "criteria": "Observation", "channel": {"type": "websocket"}})
+    for _ in range(3):
+        esmith.created(observation())
+    following = app.extensions["following"]
+    following.look()
+    one = following._followed[made["id"]]
+    wanted = following._wanted
+
+    def breaks_off(kept: Any, news: Any) -> Iterator[Any]:
+        found = list(wanted(kept, news))
+        yield from found[:2]
+        raise UpstreamFailed
+
+    monkeypatch.setattr(following, "_wanted", breaks_off)
+    following.round(one)
+    monkeypatch.undo()
+    one.due = 0
+    follow_up(app)
+    assert following.subscriptions.pings(made["id"])[0] >= 3
 
 
 def test_one_that_is_sent_again_under_its_key_is_one(esmith: Caller, receiver: Receiver) -> None:

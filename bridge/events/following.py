@@ -227,10 +227,10 @@ class Following:
                     entity_id, error = refused
                     self._keep(one, news.before[entity_id])
                     raise error
+            else:
+                self.subscriptions.ping(kept.id, len(some))
             told += len(some)
             self._keep(one, news.before[some[-1][0]], now=False)
-        if told and kept.channel["type"] == "websocket":
-            self.subscriptions.ping(kept.id, told)
         well = kept.resource["status"] == "active" and not kept.failures
         self._keep(one, news.position, well=True, now=told > 0 or not well)
 

@@ -147,8 +147,10 @@ def _updated(
         elif begins:
             wanted.created = time.time_ns() // 1_000_000
             _activate(following, caller, credential, wanted)
-        else:
+        elif wanted.needs_key:
             _lend(following, caller, credential, wanted)
+        elif wanted.token is not None:
+            following.bridge.keychain.take_back(caller, credential_of(following.bridge, wanted))
         changed = following.subscriptions.change(subscription_id, change)
     except BaseException:
         if begins:
