@@ -165,7 +165,8 @@ class _Transaction:
     def written(self) -> dict[int, Answer]:
         """Returns the answers by the places of the entries. Raises what is wrong with any; then nothing was written."""
         with ExitStack() as held:
-            self._each(self._checked)
+            with self.scope.turns.of(len(self.entries)):
+                self._each(self._checked)
             holds = [held.enter_context(one) for one in self._held_alone()]
             self._look_up()
             self._each(self._settled)
@@ -216,8 +217,10 @@ class _Transaction:
         if entry.method == "PATCH":
             _patch(self.scope, entry)
         elif entry.method != "DELETE":
+            waits_as_text = isinstance(entry.resource, wire.Packed)
             self.incoming[entry.index] = one = _incoming(self.scope, entry)
-            one.pack()
+            if waits_as_text:
+                one.pack()
         else:
             _type_of(entry)
 

@@ -233,17 +233,18 @@ def plan(
     _hand_out_warnings(scope, incoming, before)
     repeats = Repeats() if len(incoming) > 1 else None
     context = scope.context(found.known.__contains__, repeats)
-    for one in incoming:
-        if one.over is not None:
-            _map(scope, one, found, context)
-    _refuse_moves(incoming)
-    new = [one for one in incoming if one.over is None or one.moves]
-    changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
-    moved = {one.id for one in incoming if one.moves}
-    return [
-        *_creations(scope, new, found, context),
-        *_changes(scope, changed, removals, [o for o in new if o.id in moved]),
-    ]
+    with scope.turns.of(len(incoming)):
+        for one in incoming:
+            if one.over is not None:
+                _map(scope, one, found, context)
+        _refuse_moves(incoming)
+        new = [one for one in incoming if one.over is None or one.moves]
+        changed = [one for one in incoming if one.over is not None and not one.moves and not one.unchanged]
+        moved = {one.id for one in incoming if one.moves}
+        return [
+            *_creations(scope, new, found, context),
+            *_changes(scope, changed, removals, [o for o in new if o.id in moved]),
+        ]
 
 
 def _map(scope: Scope, one: Incoming, found: Found, context: Context) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -25,6 +26,10 @@ from mappings.engine import Context
 from mappings.repeats import Repeats
 
 REMEMBER_SECONDS = 600
+MANY = 50
+"""Resources, from which on a request waits for its turn to compute."""
+TURN_SECONDS = 1.0
+"""How long it waits at most: a small Bundle does not wait for all of a very large one."""
 T = TypeVar("T")
 
 
@@ -44,6 +49,27 @@ class Memory(Generic[T]):
         """Remembers."""
         with self._lock:
             self._cache[name] = value
+
+
+class Turns:
+    """Who of a worker's threads computes, where there is much to compute.
+
+    Fact: one Python process computes one thing at a time. Two who compute at once change places all the time, and both
+    hold all that they have so far.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, resources: int) -> Iterator[None]:
+        """Holds the turn of who has so many resources to check or to map; few need none."""
+        held = resources >= MANY and self._lock.acquire(timeout=TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
 
 
 @dataclass(slots=True)
@@ -88,6 +114,7 @@ class Scope:
     """Which HealthcareParty ids exist."""
     open_entries: Memory[tuple[str, str]]
     """Whose the open entries of the journal are, and their names, by hidden name."""
+    turns: Turns
     access_log: AccessLog | None = None
     """None where nobody wants to know who was shown what."""
     running: Running | None = None
@@ -141,6 +168,7 @@ class Bridge:
     access_log: AccessLog | None = None
     known_parties: Memory[bool] = field(default_factory=lambda: Memory(100_000))
     open_entries: Memory[tuple[str, str]] = field(default_factory=lambda: Memory(10_000))
+    turns: Turns = field(default_factory=Turns)
 
     def scope(self, authorization: str | None, base: str, address: str = "") -> Scope:
         """Returns the scope of a caller at an address, with its keys open.
@@ -162,5 +190,6 @@ class Bridge:
             base=base,
             known_parties=self.known_parties,
             open_entries=self.open_entries,
+            turns=self.turns,
             access_log=self.access_log,
         )

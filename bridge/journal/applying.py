@@ -21,7 +21,7 @@ from mappings.values import Entity
 
 BATCH = {"patient": 500, "helement": 200, "hcparty": 100, "contact": 50}
 BATCH_BYTES = 6 << 20
-"""Of a batch of several documents: 50 Contacts of ordinary Observations; who sends and who answers hold it in many forms."""
+"""Of a batch of several documents: about 2,600 Observations of 1 kB; sender and server hold it in many forms."""
 
 
 def apply(scope: Scope, writes: list[Write], tell: Callable[[Write, Entity], None]) -> None:
