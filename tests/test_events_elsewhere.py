@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection
 
 from bridge.app import create_app
 from bridge.config import Config
@@ -97,6 +102,38 @@ def break_off(server: Server, app: Any) -> None:
     until(app, lambda: all(one.filled > n for one, n in zip(heard(app), before, strict=True)))
 
 
+@contextmanager
+def silence() -> Iterator[tuple[tuple[str, int], list[socket.socket]]]:
+    """Yields the address of one who takes every websocket, says nothing and hears nothing, and those it took."""
+    taken: list[socket.socket] = []
+
+    def take() -> None:
+        while True:
+            try:
+                line, _ = listener.accept()
+            except OSError:
+                return
+            asked, there = line.recv(65536), WSConnection(ConnectionType.SERVER)
+            if not asked:
+                line.close()
+                continue
+            there.receive_data(asked)
+            next(there.events())
+            line.sendall(there.send(AcceptConnection()))
+            taken.append(line)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taking = threading.Thread(target=take)
+        taking.start()
+        try:
+            yield listener.getsockname(), taken
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            taking.join()
+            for line in taken:
+                line.close()
+
+
 def put(made: dict[str, Any]) -> str:
     return f"PUT /on-result/{made['resourceType']}/{made['id']}"
 
@@ -150,6 +187,20 @@ def test_it_says_that_it_hears_nothing_and_makes_good(
     source._place = place
     until(app, lambda: status_of(esmith, made) == ("active", None))
     assert receiver.paths() == [put(seen)]
+
+
+def test_of_connections_that_fell_silent_no_thread_is_left_over(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SILENT_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(icure, name, 0.2)
+    source = app.extensions["following"].source
+    with silence() as (place, taken):
+        source._place, source._url = place, f"ws://{place[0]}:{place[1]}{icure.PATH}"
+        esmith.created(hook(receiver, **FULL))
+        until(app, lambda: len(taken) >= 3)
+        readers = [one for one in threading.enumerate() if "simple_websocket" in one.name]
+        assert len(readers) <= 1
 
 
 def test_what_was_missed_is_asked_for_once_for_all(

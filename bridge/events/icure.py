@@ -198,8 +198,7 @@ class Icure:
             while _wanted(self._caller(heard), kind) == wanted and held.listen(LOOK_SECONDS):
                 pass
         finally:
-            with suppress(ConnectionClosed, OSError):
-                connection.close()
+            _end(connection)
 
     def _caller(self, heard: Heard) -> Caller:
         """Returns the user, by the first token that iCure still accepts; with the key where that is how it sees."""
@@ -262,6 +261,16 @@ class _Line:
         self._waiting = None
         self._heard.until = now
         self._heard.well()
+
+
+def _end(connection: Connection) -> None:
+    """Ends a connection, and the thread that reads from it."""
+    # Fact: the client's own `close` also closes the socket, below the thread that reads: that waits for ever then.
+    with suppress(ConnectionClosed, OSError):
+        super(Connection, connection).close()
+    with suppress(OSError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.thread.join()
 
 
 def _now() -> int:
