@@ -23,7 +23,7 @@ from bridge.homes import home_of
 from bridge.interactions import Answer
 from bridge.journal import ANSWERED, APPLIED, OPEN, Entry, Journal, late_seconds, settle
 from bridge.scope import Running, Scope
-from bridge.state import Hold
+from bridge.state import Hold, State
 from mappings.values import Json
 
 WAIT_SECONDS = 30.0
@@ -88,7 +88,7 @@ def once(
     """
     if request is None:
         return then(do(scope))
-    journal, name = Journal(scope.state), _name(scope, request)
+    journal, name = Journal(scope.state), _name(scope.caller.user_id, request)
     before = journal.read(name)
     _check_same(request, before)
     with _alone(journal, name) as hold:
@@ -119,7 +119,7 @@ def apart(scope: Scope, request: Request | None, do: Callable[[], tuple[T, bool]
     """
     if request is None or request.key is None:
         return do()[0]
-    journal, name = Journal(scope.state), _name(scope, request)
+    journal, name = Journal(scope.state), _name(scope.caller.user_id, request)
     with _alone(journal, name):
         _check_same(request, journal.read(name))
         entry = Entry.begun_by(scope, name, request.digest)
@@ -131,9 +131,25 @@ def apart(scope: Scope, request: Request | None, do: Callable[[], tuple[T, bool]
     return came_to
 
 
-def _name(scope: Scope, request: Request) -> str:
+@contextmanager
+def standing(state: State, user: str, request: Request) -> Iterator[None]:
+    """Has a key stand for this request alone once it is done, where what it makes is known again by its id.
+
+    Raises `BusinessRule` for a key that stands for another request.
+    """
+    if request.key is None:
+        yield
+        return
+    journal, name = Journal(state), _name(user, request)
+    with _alone(journal, name):
+        _check_same(request, journal.read(name))
+        yield
+        journal.keep(Entry(name, user, False, request.digest, phase=ANSWERED), KEPT_SECONDS)
+
+
+def _name(user: str, request: Request) -> str:
     known_by = f"body\0{request.digest}" if request.key is None else f"key\0{request.key}"
-    return f"{scope.caller.user_id}\0{known_by}"
+    return f"{user}\0{known_by}"
 
 
 @contextmanager

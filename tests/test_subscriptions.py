@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import requests
 from cryptography import x509
@@ -129,8 +130,9 @@ def test_one_that_is_sent_again_under_its_key_is_one(esmith: Caller, receiver: R
         made = list(pool.map(lambda one: esmith.post("Subscription", one, Idempotency_Key="once"), sent))
     assert [one.status_code for one in made] == [201] * 4
     assert len({one.json["id"] for one in made}) == len(esmith.found("Subscription")) == 1
-    other = hook(receiver, "Patient")
-    assert_outcome(esmith.post("Subscription", other, Idempotency_Key="once"), 422, "business-rule")
+    for member in ({"criteria": "Patient"}, {"reason": "another"}, {"end": "2999-01-01T00:00:00Z"}):
+        other = {**hook(receiver), **member}
+        assert_outcome(esmith.post("Subscription", other, Idempotency_Key="once"), 422, "business-rule")
     assert_outcome(esmith.post("Subscription", other, Idempotency_Key="no key"), 400, "invalid")
     assert len(esmith.found("Subscription")) == 1
 
@@ -650,6 +652,41 @@ def test_a_user_has_fifty_at_most(
     for _ in range(2):
         esmith.created(hook(receiver, "Patient"))
     assert_outcome(esmith.post("Subscription", hook(receiver, "Patient")), 422)
+
+
+def test_at_once_a_user_makes_no_more_of_them_than_one_after_the_other(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.events.resource.MOST", 2)
+    subscriptions = app.extensions["following"].subscriptions
+    add = subscriptions.add
+
+    def slowly(kept: Any) -> None:
+        time.sleep(0.1)
+        add(kept)
+
+    monkeypatch.setattr(subscriptions, "add", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        sent = pool.map(lambda _: esmith.post("Subscription", hook(receiver, "Patient")), range(4))
+    assert sorted(one.status_code for one in sent) == [201, 201, 422, 422]
+    assert len(esmith.found("Subscription")) == 2
+
+
+def test_what_a_newer_version_keeps_of_one_hinders_nobody(
+    app: Any, esmith: Caller, receiver: Receiver
+) -> None:
+    state = app.extensions["bridge"].state
+    made = esmith.created(hook(receiver))
+
+    def newer(value: bytes | None) -> tuple[bytes | None, float | None]:
+        assert value is not None
+        return orjson.dumps({**orjson.loads(value), "of_a_newer_version": True}), None
+
+    state.update(kept_module.KIND, made["id"], newer, listed=True)
+    assert status_of(esmith, made) == ("active", None)
+    esmith.created(observation())
+    follow_up(app)
+    assert len(receiver.told) == 1
 
 
 def test_nothing_of_it_lies_in_clear(app: Any, data_dir: Any, esmith: Caller, receiver: Receiver) -> None:

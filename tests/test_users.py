@@ -67,11 +67,18 @@ def test_a_user_that_is_sent_again_under_its_key_is_made_once(esmith: Caller, da
     again = esmith.post(USERS, JOHN, Idempotency_Key="once")
     assert (again.status_code, again.json) == (201, made.json)
     assert again.headers["Location"] == made.headers["Location"]
-    other = {**JOHN, "login": "other"}
-    assert_outcome(esmith.post(USERS, other, Idempotency_Key="once"), 422, "business-rule")
+    for member in ({"login": "other"}, {"name": "John"}, {"status": "DISABLED"}):
+        other = {**JOHN, **member}
+        assert_outcome(esmith.post(USERS, other, Idempotency_Key="once"), 422, "business-rule")
     assert_outcome(esmith.post(USERS, JOHN, Idempotency_Key="another"), 409, "duplicate")
     assert_outcome(esmith.post(USERS, JOHN, Idempotency_Key="no key"), 400, "invalid")
     assert stored(data_dir) == before
+
+
+def test_a_key_whose_user_was_refused_stays_free(esmith: Caller, john: dict[str, Any]) -> None:
+    assert_outcome(esmith.post(USERS, JOHN, Idempotency_Key="once"), 409, "duplicate")
+    other = {"login": "other", "name": "Other"}
+    assert esmith.post(USERS, other, Idempotency_Key="once").status_code == 201
 
 
 def test_a_password_changes_when_one_is_sent(esmith: Caller, john: dict[str, Any]) -> None:

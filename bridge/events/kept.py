@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -194,4 +194,5 @@ def _read(value: bytes | None) -> Kept | None:
     members = orjson.loads(value)
     members["resource"] = wire.parse(members["resource"].encode())
     members["position"] = Position(**members["position"])
-    return Kept(**members)
+    known = {f.name for f in fields(Kept)}
+    return Kept(**{name: value for name, value in members.items() if name in known})

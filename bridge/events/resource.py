@@ -28,6 +28,7 @@ from mappings.values import Resource
 TYPES = ("Patient", "Observation", "Condition")
 CHANNELS = ("rest-hook", "websocket")
 PAYLOAD = re.compile(r"application/(fhir\+)?json(; ?charset=utf-8)?", re.IGNORECASE)
+CREATING = "subscriptions made by"
 MOST = 50
 """Subscriptions that a user may have."""
 MOST_BYTES = 64 * 1024
@@ -58,7 +59,7 @@ def create(
 
     Raises whatever the caller has to set right, with its path.
     """
-    with following.bridge.state.lock(CHANGING, new_id):
+    with following.bridge.state.lock(CREATING, caller.user_id):
         before = following.subscriptions.get(new_id)
         if before is None:
             return _created(following, caller, credential, resource, base, new_id)

@@ -13,6 +13,7 @@ from bridge.auth import Caller, Credential
 from bridge.errors import Forbidden, Invalid, NotFound, NotSupported, Overloaded, warning
 from bridge.events import Kept
 from bridge.interactions import Answer
+from bridge.once import standing
 from bridge.routes.answers import (
     FHIR_BASE,
     arguments,
@@ -52,8 +53,11 @@ def create() -> Response:
     if "If-None-Exist" in request.headers or any(name not in ("_format", "_pretty") for name in request.args):
         raise NotSupported("A Subscription is not created under a condition here.")
     sent = body()
-    new_id = known_by(sent).new_id(caller.user_id)
-    return _written(events.create(following(), caller, shown, _checked(sent), base_url(), new_id), 201)
+    resource, known = _checked(sent), known_by(sent)
+    new_id = known.new_id(caller.user_id)
+    with standing(bridge().state, caller.user_id, known):
+        made = events.create(following(), caller, shown, resource, base_url(), new_id)
+    return _written(made, 201)
 
 
 @bp.get("/Subscription/<logical_id>")

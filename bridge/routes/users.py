@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from bridge import users, wire
 from bridge.auth import Login
+from bridge.once import standing
 from bridge.routes.answers import body, bridge, credential, if_match, known_by
 
 bp = Blueprint("users", __name__, url_prefix="/rest/icdx/v1")
@@ -23,8 +24,10 @@ def find_users() -> Response:
 @bp.post("/users")
 def create_user() -> Response:
     """Makes a user, with a password or without one."""
-    login, sent = _login(), body()
-    made = users.create(login.client, wire.parse(sent), known_by(sent).new_id(login.user_id))
+    login, sent = _login(), _sent()
+    known = known_by(wire.dump({name: value for name, value in sent.items() if name != "password"}))
+    with standing(bridge().state, login.user_id, known):
+        made = users.create(login.client, sent, known.new_id(login.user_id))
     response = _told(made)
     response.status_code = 201
     response.headers["Location"] = f"{bp.url_prefix}/users/{made['id']}"
