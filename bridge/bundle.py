@@ -38,8 +38,10 @@ ETAG = re.compile(r'(?:W/)?"([A-Za-z0-9.\-]{1,64})"')
 
 def run(
     scope: Scope, bundle: Resource, request: Request | None = None, *, representation: bool = False
-) -> Resource:
-    """Answers a transaction or a batch. With `representation` the answer holds the resources as written.
+) -> tuple[Resource, Iterator[Resource]]:
+    """Answers a transaction or a batch: with a Bundle, and with its entries one by one.
+
+    With `representation` they hold the resources as written.
 
     The entries are taken off the Bundle. `request` says by what it is known when it comes again.
 
@@ -55,14 +57,10 @@ def run(
     whole = _transaction if kind == "transaction" else _batch
     scope = replace(scope, shows_written=representation)
     answers = whole(scope, entries, request, representation=representation)
-    return {
-        "resourceType": "Bundle",
-        "type": f"{kind}-response",
-        "entry": [
-            _answered(scope, entry, answer, representation=representation)
-            for entry, answer in zip(entries, answers, strict=True)
-        ],
-    }
+    return {"resourceType": "Bundle", "type": f"{kind}-response"}, (
+        _answered(scope, entry, answer, representation=representation)
+        for entry, answer in zip(entries, answers, strict=True)
+    )
 
 
 def _transaction(

@@ -107,3 +107,26 @@ def test_a_delete_answers_with_an_outcome_when_the_caller_prefers_one(esmith: Ca
     assert answer.json["resourceType"] == "OperationOutcome"
     again = esmith.delete(f"Patient/{created['id']}", Prefer="return=representation")
     assert (again.status_code, again.data) == (204, b"")
+
+
+def test_a_long_answer_of_a_bundle_is_written_while_it_is_sent(esmith: Caller) -> None:
+    """Plain, with gzip and indented it says the same; a short one has its length."""
+    names = [f"Of{'a' * 200}{at:03}" for at in range(200)]
+    entries = [
+        {
+            "resource": {"resourceType": "Patient", "name": [{"family": name}]},
+            "request": {"method": "POST", "url": "Patient"},
+        }
+        for name in names
+    ]
+    sent = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    shown = {"Prefer": "return=representation", "Idempotency_Key": "long"}
+    plain = esmith.post("", sent, **shown)
+    assert "Content-Length" not in plain.headers
+    assert [e["resource"]["name"][0]["family"] for e in plain.json["entry"]] == names
+    packed = esmith.post("", sent, **shown, Accept_Encoding="gzip")
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+    assert esmith.post("?_pretty=true", sent, Prefer="return=representation").text.count("\n") > len(names)
+    short = esmith.post("", {**sent, "entry": entries[:1]})
+    assert short.headers["Content-Length"] == str(len(short.data))

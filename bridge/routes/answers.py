@@ -6,8 +6,9 @@ import gzip
 import re
 import socket
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import formatdate
+from itertools import chain
 from typing import Any, cast
 
 from flask import Response, current_app, g, request
@@ -24,6 +25,7 @@ from mappings.values import Resource
 FHIR_BASE = "/rest/fhir/r4"
 MOST_WARNINGS = 20
 SMALL_BYTES = 1024
+GZIP_LEVEL = 5
 """Smaller responses are not packed."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
@@ -166,12 +168,22 @@ def packed(response: Response) -> Response:
     The weak ETag stays: it names the version, not the bytes.
     """
     response.vary.add("Accept-Encoding")
-    small = (response.content_length or 0) < SMALL_BYTES
+    small = not response.is_streamed and (response.content_length or 0) < SMALL_BYTES
     if small or response.direct_passthrough or not request.accept_encodings["gzip"]:
         return response
-    response.set_data(gzip.compress(response.get_data(), compresslevel=5, mtime=0))
+    if response.is_streamed:
+        response.response = _gzipped(response.iter_encoded())
+    else:
+        response.set_data(gzip.compress(response.get_data(), compresslevel=GZIP_LEVEL, mtime=0))
     response.headers["Content-Encoding"] = "gzip"
     return response
+
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packing = zlib.compressobj(GZIP_LEVEL, wbits=zlib.MAX_WBITS | 16)
+    for piece in pieces:
+        yield packing.compress(piece)
+    yield packing.flush()
 
 
 def write_unless_known(answer: Answer) -> Response:
@@ -223,12 +235,31 @@ def fhir(
         response = Response(status=status)
         del response.headers["Content-Type"]
     else:
-        pretty = request.args.get("_pretty") == "true"
-        data = wire.dump_pretty(body) if pretty else wire.dump(body)
-        response = Response(
-            data, status=status, content_type=f"{g.get('media_type', wire.FHIR_JSON)}; charset=utf-8"
-        )
+        data = wire.dump_pretty(body) if _pretty() else wire.dump(body)
+        response = Response(data, status=status, content_type=_content_type())
     response.headers.update(headers or {})
+    return _warning(response, warnings)
+
+
+def fhir_bundle(bundle: Resource, entries: Iterator[Resource], warnings: Sequence[Issue] = ()) -> Response:
+    """Returns a Bundle with these entries as response; a long one is written while it is sent."""
+    if _pretty():
+        return fhir({**bundle, "entry": list(entries)}, warnings=warnings)
+    pieces = wire.dump_bundle(bundle, entries)
+    first, second = next(pieces), next(pieces, None)
+    text = first if second is None else chain((first, second), pieces)
+    return _warning(Response(text, content_type=_content_type()), warnings)
+
+
+def _pretty() -> bool:
+    return request.args.get("_pretty") == "true"
+
+
+def _content_type() -> str:
+    return f"{g.get('media_type', wire.FHIR_JSON)}; charset=utf-8"
+
+
+def _warning(response: Response, warnings: Sequence[Issue]) -> Response:
     for issue in warnings[:MOST_WARNINGS]:
         text = f"{issue.path}: {issue.text}" if issue.path else issue.text
         response.headers.add("Warning", f'199 - "{_quoted(text)}"')

@@ -24,6 +24,7 @@ from bridge.routes.answers import (
     body,
     bridge,
     fhir,
+    fhir_bundle,
     if_match,
     known_by,
     logged_in,
@@ -73,8 +74,8 @@ def transaction() -> Response:
     known, bundle = known_by(sent), wire.parse_bundle(sent)
     del sent  # it is long, and takes long
     representation = preferences().get("return") == "representation"
-    answer = bundles.run(asked, bundle, known, representation=representation)
-    return fhir(answer, warnings=asked.warnings)
+    answer, entries = bundles.run(asked, bundle, known, representation=representation)
+    return fhir_bundle(answer, entries, asked.warnings)
 
 
 @bp.get("", strict_slashes=False)

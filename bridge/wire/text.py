@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -28,6 +28,7 @@ MAX_DIGITS = 64
 MAX_EXPONENT = 400
 MAX_FLAWS = 200
 """Problems told of one document; an answer must not be larger than the request for it."""
+PIECE_BYTES = 1 << 16
 
 _EXACT_DIGITS = 15
 ESCAPED_TROUBLE = re.compile(rb"\\u(?:00[01]|[dD][89a-fA-F])")
@@ -233,6 +234,17 @@ def dump(resource: Json) -> bytes:
     return orjson.dumps(_ordered(resource), default=number)
 
 
+def dump_bundle(bundle: Resource, entries: Iterable[Json]) -> Iterator[bytes]:
+    """Yields the JSON text of a Bundle with these entries, in pieces of about 64 KiB, as they come."""
+    text = bytearray(dump(bundle)[:-1] + b',"entry":[')
+    for at, entry in enumerate(entries):
+        text += (b"," if at else b"") + orjson.dumps(_ordered_entry(entry), default=number)
+        if len(text) >= PIECE_BYTES:
+            yield bytes(text)
+            text.clear()
+    yield bytes(text) + b"]}"
+
+
 def dump_pretty(resource: Json) -> bytes:
     """Returns the JSON text of a resource, indented for people. https://hl7.org/fhir/R4/http.html#parameters"""
     return orjson.dumps(_ordered(resource), default=number, option=orjson.OPT_INDENT_2)
@@ -245,8 +257,9 @@ def _ordered(resource: Json) -> Json:
     last = len(order)
     ordered = {key: resource[key] for key in sorted(resource, key=lambda key: order.get(key, last))}
     if resource["resourceType"] == "Bundle" and "entry" in resource:
-        ordered["entry"] = [
-            {**entry, "resource": _ordered(entry["resource"])} if "resource" in entry else entry
-            for entry in resource["entry"]
-        ]
+        ordered["entry"] = list(map(_ordered_entry, resource["entry"]))
     return ordered
+
+
+def _ordered_entry(entry: Json) -> Json:
+    return {**entry, "resource": _ordered(entry["resource"])} if "resource" in entry else entry
