@@ -51,6 +51,11 @@ class Caller:
     auto_delegations: dict[str, list[str]] = field(repr=False)
     client: Client = field(repr=False)
 
+    @property
+    def hierarchy(self) -> tuple[str, ...]:
+        """The caller's data owner, and those above it."""
+        return self.data_owner_id, *self.ancestors
+
     def delegates(self, purpose: str) -> tuple[str, ...]:
         """Returns the data owners with whom the user shares every new entity of this purpose (iCure's tags)."""
         wanted = [*self.auto_delegations.get("all", ()), *self.auto_delegations.get(purpose, ())]

@@ -168,6 +168,10 @@ class BusinessRule(BridgeError):
     status, code = 422, "business-rule"
 
 
+class KeyReused(BusinessRule):
+    """This Idempotency-Key was sent with another request."""
+
+
 class TooCostly(BridgeError):
     """Nothing upstream narrows this search; say more."""
 

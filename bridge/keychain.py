@@ -132,7 +132,7 @@ class Keychain:
         """
         seal_key, other_key = self._seal_key(caller, credential), self._seal_key(caller, other)
         mine, name = _credential_name(seal_key), _credential_name(other_key)
-        for owner in (caller.data_owner_id, *caller.ancestors):
+        for owner in caller.hierarchy:
 
             def lent(entries: list[Entry], owner: str = owner) -> list[Entry]:
                 own = [e for e in entries if (e.uploader, e.credential) == (caller.data_owner_id, mine)]
@@ -149,13 +149,13 @@ class Keychain:
     def take_back(self, caller: Caller, other: Credential) -> None:
         """Forgets what was lent to a credential."""
         name = _credential_name(self._seal_key(caller, other))
-        for owner in (caller.data_owner_id, *caller.ancestors):
+        for owner in caller.hierarchy:
             if self._entries(owner):
                 self._change(owner, lambda entries: [e for e in entries if e.credential != name])
 
     def open(self, caller: Caller, credential: Credential) -> Keyring:
         """Returns the opened keys of the caller and of its ancestors. Raises `KeyMissing`, which says what to do."""
-        owners = (caller.data_owner_id, *caller.ancestors)
+        owners = caller.hierarchy
         found = {owner: self._entries(owner) for owner in owners}
         if not any(found.values()):
             raise KeyMissing("No key of this data owner is loaded. " + HOW.format(id=caller.data_owner_id))
@@ -235,7 +235,7 @@ class Keychain:
 
 
 def _refuse_others(caller: Caller, data_owner_id: str) -> None:
-    if data_owner_id not in (caller.data_owner_id, *caller.ancestors):
+    if data_owner_id not in caller.hierarchy:
         raise Forbidden("This keychain is neither of your data owner nor of an ancestor of it.")
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
-from bridge.errors import BridgeError, BusinessRule, Conflict, Issue, UpstreamFailed
+from bridge.errors import BridgeError, Conflict, Issue, KeyReused, UpstreamFailed
 from bridge.homes import home_of
 from bridge.interactions import Answer
 from bridge.journal import ANSWERED, APPLIED, OPEN, Entry, Journal, late_seconds, settle
@@ -83,7 +83,7 @@ def once(
 
     Only after `then` it counts as done, so what that takes time for or fails in leaves nothing that nobody was told.
 
-    Raises `BusinessRule` for a key that stands for another request, `Conflict` while the same request is running, or
+    Raises `KeyReused` for a key that stands for another request, `Conflict` while the same request is running, or
     when an earlier run of it could be neither finished nor undone.
     """
     if request is None:
@@ -115,7 +115,7 @@ def apart(scope: Scope, request: Request | None, do: Callable[[], tuple[T, bool]
 
     `do` also says whether anything was done; a key under which nothing was is free again.
 
-    Raises `BusinessRule` for a key that stands for another request.
+    Raises `KeyReused` for a key that stands for another request.
     """
     if request is None or request.key is None:
         return do()[0]
@@ -135,7 +135,7 @@ def apart(scope: Scope, request: Request | None, do: Callable[[], tuple[T, bool]
 def standing(state: State, user: str, request: Request) -> Iterator[None]:
     """Has a key stand for this request alone once it is done, where what it makes is known again by its id.
 
-    Raises `BusinessRule` for a key that stands for another request.
+    Raises `KeyReused` for a key that stands for another request.
     """
     if request.key is None:
         yield
@@ -171,7 +171,7 @@ def _alone(journal: Journal, name: str) -> Iterator[Hold]:
 
 def _check_same(request: Request, entry: Entry | None) -> None:
     if entry is not None and entry.digest != request.digest:
-        raise BusinessRule("This Idempotency-Key was sent with another request.")
+        raise KeyReused()
 
 
 def _tells(request: Request, before: Entry | None, entry: Entry) -> bool:

@@ -134,9 +134,7 @@ class Scope:
     @property
     def owners(self) -> tuple[str, ...]:
         """Data owners in whose name the caller searches: its own and those ancestors whose key is loaded."""
-        return tuple(
-            o for o in (self.caller.data_owner_id, *self.caller.ancestors) if o in self.keyring.owners
-        )
+        return tuple(o for o in self.caller.hierarchy if o in self.keyring.owners)
 
     def shown(self, records: Iterable[Patient]) -> None:
         """Has the access log note which patients the caller is shown."""

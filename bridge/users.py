@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.errors import (
-    BusinessRule,
     Conflict,
     Duplicate,
     Forbidden,
     Invalid,
     Issue,
+    KeyReused,
     NotFound,
     PreconditionFailed,
     Unprocessable,
@@ -186,7 +186,7 @@ def read(client: Client, user_id: str) -> Entity:
 def create(client: Client, sent: Entity, user_id: str) -> Entity:
     """Returns the new user, or the one that was made under this id when the same was sent before.
 
-    Raises `Invalid`, `Duplicate` for a name that is taken, `BusinessRule` for an id that is another's, `Forbidden`.
+    Raises `Invalid`, `Duplicate` for a name that is taken, `KeyReused` for an id that is another's, `Forbidden`.
     """
     said = _checked(sent)
     user = {"id": user_id, **_as_icure(said)}
@@ -197,7 +197,7 @@ def create(client: Client, sent: Entity, user_id: str) -> Entity:
         if before is None or before.get("deletionDate"):
             raise
         if any(before.get(name) != said[name] for name in NAMES if name in said):
-            raise BusinessRule("This Idempotency-Key was sent with another request.") from None
+            raise KeyReused() from None
         return before
 
 

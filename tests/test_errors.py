@@ -44,6 +44,7 @@ STATUSES = {
     "Gone": (410, "deleted"),
     "Invalid": (400, "invalid"),
     "KeyMissing": (403, "security"),
+    "KeyReused": (422, "business-rule"),
     "MailFailed": (502, "transient"),
     "MailTimeout": (504, "timeout"),
     "MethodNotAllowed": (405, "not-supported"),

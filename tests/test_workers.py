@@ -50,9 +50,9 @@ def remote(server: Server, accounts: dict[str, Account]) -> Remote:
 
 def worker_of(server: Server, connection: socket.socket) -> int:
     """Returns the process id of the worker that holds the other end of a connection."""
-    here = "{1:04X}".format(*connection.getsockname())
+    ends = [f":{port:04X}" for _, port in (connection.getpeername(), connection.getsockname())]
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    (inode,) = [row[9] for row in table if row[2].endswith(f":{here}")]
+    (inode,) = [row[9] for row in table if row[1].endswith(ends[0]) and row[2].endswith(ends[1])]
     for pid in server.workers():
         for file in Path(f"/proc/{pid}/fd").iterdir():
             try:

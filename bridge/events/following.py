@@ -256,7 +256,7 @@ class Following:
         caller = self.bridge.authenticator.identify(credential)
         if kept.needs_key:
             self.bridge.keyed(credential, kept.base)
-        owners = (caller.data_owner_id, *caller.ancestors)
+        owners = caller.hierarchy
         pages = modified_since(caller.client, kept.criteria[0], owners, kept.since)
         times = sorted(one for page in pages for one in page)
         before = {entity_id: replace(position, at=max(position.at, int(when))) for when, entity_id in times}

@@ -194,7 +194,9 @@ class Icure:
             connection.send(orjson.dumps(wanted).decode())
             held = _Line(heard, connection, kind)
             held.listen(SETTLE_SECONDS)
-            held.fill(modified_since(caller.client, _type_of(kind), _owners(caller), heard.until - MARGIN_MS))
+            held.fill(
+                modified_since(caller.client, _type_of(kind), caller.hierarchy, heard.until - MARGIN_MS)
+            )
             while _wanted(self._caller(heard), kind) == wanted and held.listen(LOOK_SECONDS):
                 pass
         finally:
@@ -285,15 +287,11 @@ def _type_of(kind: str) -> str:
     return next(name for name, mapping in REGISTRY.items() if mapping.entity_type == kind)
 
 
-def _owners(caller: Caller) -> tuple[str, ...]:
-    return caller.data_owner_id, *caller.ancestors
-
-
 def _wanted(caller: Caller, kind: str) -> dict[str, Any]:
     home, keys = home_of(_type_of(kind)), caller.client.access_keys
     return {
         "eventTypes": ["CREATE", "UPDATE"],
         "entityClass": PACKAGE + CLASSES[kind],
-        "filter": {"filter": union(home.all_filter(owner) for owner in _owners(caller))},
+        "filter": {"filter": union(home.all_filter(owner) for owner in caller.hierarchy)},
         "accessControlKeys": sorted(keys(ACCESS_TYPES[home.kind])) if keys else None,
     }

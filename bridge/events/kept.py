@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from bridge import wire
-from bridge.state import State
+from bridge.state import State, known_members
 from mappings.values import Resource
 
 KIND, PINGS = "subscription", "subscription pings"
@@ -194,5 +194,4 @@ def _read(value: bytes | None) -> Kept | None:
     members = orjson.loads(value)
     members["resource"] = wire.parse(members["resource"].encode())
     members["position"] = Position(**members["position"])
-    known = {f.name for f in fields(Kept)}
-    return Kept(**{name: value for name, value in members.items() if name in known})
+    return Kept(**known_members(Kept, members))

@@ -16,7 +16,16 @@ from urllib.parse import parse_qsl
 
 from bridge import search, wire
 from bridge.auth import Caller, Credential
-from bridge.errors import BusinessRule, Invalid, KeyMissing, NotFound, PreconditionFailed, TooCostly, TooLarge
+from bridge.errors import (
+    BusinessRule,
+    Invalid,
+    KeyMissing,
+    KeyReused,
+    NotFound,
+    PreconditionFailed,
+    TooCostly,
+    TooLarge,
+)
 from bridge.events.following import CHANGING, Following, credential_of, revoke
 from bridge.events.hooks import read_headers
 from bridge.events.kept import Kept, Position, instant_ms
@@ -64,7 +73,7 @@ def create(
         if before is None:
             return _created(following, caller, credential, resource, base, new_id)
     if any(before.resource.get(name) != resource.get(name) for name in ("criteria", "channel")):
-        raise BusinessRule("This Idempotency-Key was sent with another request.")
+        raise KeyReused()
     return before
 
 
@@ -114,52 +123,44 @@ def update(
 ) -> Kept:
     """Returns the changed Subscription, which goes on where it was, or begins anew when it was off."""
     with following.bridge.state.lock(CHANGING, subscription_id):
-        return _updated(following, caller, credential, subscription_id, resource, base, if_match)
+        before = read(following, caller, subscription_id)
+        check_match(before, if_match)
+        said = {k: v for k, v in resource.items() if k not in ("id", "error")}
+        wanted = Kept(**{**_members(before), "resource": said, "base": base, "failures": 0, "due": 0.0})
+        _check(following, credential, wanted)
+        begins = before.token is None and wanted.resource["status"] != "off"
 
+        def change(kept: Kept) -> None:
+            check_match(kept, if_match)
+            kept.resource, kept.base, kept.token = wanted.resource, base, wanted.token
+            kept.failures, kept.due = 0, 0.0
+            if begins:
+                kept.position, kept.created, kept.token_name = (
+                    wanted.position,
+                    wanted.created,
+                    wanted.token_name,
+                )
+            kept.touch()
 
-def _updated(
-    following: Following,
-    caller: Caller,
-    credential: Credential,
-    subscription_id: str,
-    resource: Resource,
-    base: str,
-    if_match: str | None,
-) -> Kept:
-    before = read(following, caller, subscription_id)
-    check_match(before, if_match)
-    said = {k: v for k, v in resource.items() if k not in ("id", "error")}
-    wanted = Kept(**{**_members(before), "resource": said, "base": base, "failures": 0, "due": 0.0})
-    _check(following, credential, wanted)
-    begins = before.token is None and wanted.resource["status"] != "off"
-
-    def change(kept: Kept) -> None:
-        check_match(kept, if_match)
-        kept.resource, kept.base, kept.token = wanted.resource, base, wanted.token
-        kept.failures, kept.due = 0, 0.0
-        if begins:
-            kept.position, kept.created, kept.token_name = wanted.position, wanted.created, wanted.token_name
-        kept.touch()
-
-    try:
-        if wanted.resource["status"] == "off":
-            revoke(following.bridge, before)
-            wanted.token = None
-        elif begins:
-            wanted.created = time.time_ns() // 1_000_000
-            _activate(following, caller, credential, wanted)
-        elif wanted.needs_key:
-            _lend(following, caller, credential, wanted)
-        elif wanted.token is not None:
-            following.bridge.keychain.take_back(caller, credential_of(following.bridge, wanted))
-        changed = following.subscriptions.change(subscription_id, change)
-    except BaseException:
-        if begins:
-            revoke(following.bridge, wanted)
-        raise
-    if changed is None:
-        raise NotFound()
-    return changed
+        try:
+            if wanted.resource["status"] == "off":
+                revoke(following.bridge, before)
+                wanted.token = None
+            elif begins:
+                wanted.created = time.time_ns() // 1_000_000
+                _activate(following, caller, credential, wanted)
+            elif wanted.needs_key:
+                _lend(following, caller, credential, wanted)
+            elif wanted.token is not None:
+                following.bridge.keychain.take_back(caller, credential_of(following.bridge, wanted))
+            changed = following.subscriptions.change(subscription_id, change)
+        except BaseException:
+            if begins:
+                revoke(following.bridge, wanted)
+            raise
+        if changed is None:
+            raise NotFound()
+        return changed
 
 
 def delete(following: Following, caller: Caller, subscription_id: str, if_match: str | None) -> None:

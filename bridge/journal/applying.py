@@ -145,10 +145,11 @@ def _take_batch(writes: list[Write]) -> list[Write]:
     """Takes off what goes upstream in the next call: creations together, everything else by itself."""
     method, kind = writes[0].method, writes[0].kind
     most = BATCH.get(kind, 1) if method == "create" else 1
+    first = writes[:most]
     batch: list[Write] = []
     size = 0
-    for write in writes[:most]:
-        size += write.size if most > 1 else 0
+    for write in first:
+        size += write.size if len(first) > 1 else 0
         if batch and ((write.method, write.kind) != (method, kind) or size > BATCH_BYTES):
             break
         batch.append(write)

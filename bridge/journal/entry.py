@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
 
 from bridge.plan import Write
 from bridge.scope import Scope
-from bridge.state import Hold, State
+from bridge.state import Hold, State, known_members
 from mappings.values import Entity
 
 KIND = "journal"
@@ -139,6 +139,5 @@ def _entry(value: bytes | None) -> Entry | None:
     if value is None:
         return None
     kept = orjson.loads(value)
-    known = {f.name for f in fields(Entry)}
     steps = [Step(**step) for step in kept.pop("steps")]
-    return Entry(steps=steps, **{name: v for name, v in kept.items() if name in known})
+    return Entry(steps=steps, **known_members(Entry, kept))

@@ -25,8 +25,8 @@ from mappings.values import Resource
 FHIR_BASE = "/rest/fhir/r4"
 MOST_WARNINGS = 20
 SMALL_BYTES = 1024
-GZIP_LEVEL = 5
 """Smaller responses are not packed."""
+GZIP_LEVEL = 5
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9.\-:\[\]]+")
 

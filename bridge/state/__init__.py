@@ -13,9 +13,11 @@ import secrets
 import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from bridge.crypto import primitives
 from bridge.crypto.primitives import InvalidTag
@@ -23,7 +25,7 @@ from bridge.errors import StateUnavailable
 from bridge.state.backend import Backend, Change, Hold
 from bridge.state.sqlite import Sqlite
 
-__all__ = ["Backend", "Change", "Hold", "Sqlite", "State", "deployment_secret"]
+__all__ = ["Backend", "Change", "Hold", "Sqlite", "State", "deployment_secret", "known_members"]
 
 LOCK_SECONDS = 30
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
@@ -120,6 +122,12 @@ class State:
             return primitives.open_sealed(self._value_key, sealed, hidden.encode())
         except InvalidTag:
             return None
+
+
+def known_members(kind: Any, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of the members of a value those that its dataclass has: a newer version may have kept more."""
+    known = {f.name for f in fields(kind)}
+    return {name: value for name, value in members.items() if name in known}
 
 
 def deployment_secret(folder: Path, file: Path | None) -> bytes:
