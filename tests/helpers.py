@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -129,7 +131,7 @@ READING = re.compile(r"GET .*|POST (auth/.*|[\w/]+/match|\w+/byIds|contact/servi
 
 def stored(data_dir: Path) -> dict[tuple[str, str], tuple[str, bytes]]:
     """Returns all documents of the embedded store: rev and JSON by type and id."""
-    with closing(sqlite3.connect(data_dir / DATABASE)) as db:
+    with closing(sqlite3.connect(data_dir / DATABASE, timeout=60)) as db:
         return {
             (t, i): (rev, body) for t, i, rev, body in db.execute("SELECT type, id, rev, body FROM documents")
         }
@@ -143,10 +145,39 @@ def count_calls(app: Any) -> Counting:
     return counting
 
 
+WORKERS = 16
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+PORTS = range(10_000, 30_000)
+"""Below what systems give to whoever asks for any port: connections, other servers."""
+_ports = itertools.count(random.randrange(0, len(PORTS), WORKERS) + _WORKER, WORKERS)
+
+
 def free_port() -> int:
+    """Returns a port that nobody takes before it is listened on: none of the system's choice, each but once."""
+    for number in _ports:
+        port = PORTS[number % len(PORTS)]
+        if is_free(port):
+            return port
+    raise AssertionError
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a port."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def eventually(holds: Callable[[], object], seconds: float = 120) -> None:
+    """Waits until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def redis_program() -> str | None:
@@ -161,11 +192,8 @@ def redis_program() -> str | None:
 def running(process: subprocess.Popen[bytes], listens: Callable[[], bool]) -> Iterator[None]:
     """Waits until a server listens, and kills it in the end."""
     try:
-        deadline = time.monotonic() + 30
-        while not listens():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        eventually(lambda: process.poll() is not None or listens())
+        assert process.poll() is None
         yield
     finally:
         process.kill()
@@ -266,6 +294,7 @@ def serving(
 ) -> Iterator[Server]:
     """Runs `fhir-bridge serve`, by default on a free port; its output goes to a file in the data dir."""
     port = port or free_port()
+    eventually(lambda: is_free(port))  # who was killed there may not be gone yet
     log = data_dir / "serve.log"
     command = [sys.executable, "-m", "bridge.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
     with log.open("wb") as output:
@@ -278,7 +307,7 @@ def serving(
         )
     server = Server(process, f"http://127.0.0.1:{port}", log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(server.workers()) < workers or not _lives(server.url):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -287,7 +316,7 @@ def serving(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
