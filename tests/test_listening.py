@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import requests
 from simple_websocket import Client, ConnectionClosed
+from werkzeug.test import create_environ
 
 from bridge import demo
-from tests.helpers import FHIR, Server, basic, serving
+from bridge.embedded.listening import ROOM, TALK
+from tests.helpers import FHIR, Caller, Server, basic, eventually, serving
 
-SECONDS = 10
+SECONDS = 60
 PACKAGE = "org.taktik.icure.entities."
 SUBSCRIBE = "/ws/v2/notification/subscribe"
 
@@ -81,7 +83,6 @@ def test_every_listener_hears_of_what_any_worker_writes(server: Server, esmith: 
         Listener(server, esmith).wants("Patient", "CREATE", "UPDATE", "DELETE", **mine(esmith))
         for _ in range(4)
     ]
-    assert [one.socket.receive(timeout=0.5) for one in listeners] == [None] * 4
     made = [call(server, esmith, "POST", "patient", patient(esmith)) for _ in range(6)]
     for one in listeners:
         assert [one.next() for _ in made] == made
@@ -91,6 +92,35 @@ def test_every_listener_hears_of_what_any_worker_writes(server: Server, esmith: 
         heard = [one.next() for _ in range(2)]
         assert {h["id"] for h in heard} == {changed["id"]}
         assert "deletionDate" in heard[1]
+
+
+class Slow:
+    """A connection whose client says what it wants only after something happened, and goes when it was told."""
+
+    def __init__(self, wants: dict[str, Any]) -> None:
+        self.says = [json.dumps(wants)]
+        self.told: list[dict[str, Any]] = []
+
+    def receive(self, seconds: float) -> str | None:
+        return self.says.pop() if self.says else None
+
+    def send(self, text: str) -> None:
+        self.told.append(json.loads(text))
+        raise ConnectionError
+
+
+def test_what_happens_before_a_listener_said_what_it_wants_is_not_missed(
+    app: Any, accounts: dict[str, dict[str, str]]
+) -> None:
+    caller = Caller(app, accounts["esmith"])
+    environ = {**create_environ(SUBSCRIBE, headers={"Authorization": basic(caller.account)}), ROOM: True}
+    app(environ, lambda *_: None)
+    made = caller.post("/rest/v2/patient", patient(caller.account)).json
+    chain = {"filter": mine(caller.account)}
+    slow = Slow({"entityClass": f"{PACKAGE}Patient", "eventTypes": ["CREATE"], "filter": chain})
+    with pytest.raises(ConnectionError):
+        environ[TALK](slow)
+    assert slow.told == [made]
 
 
 def test_a_jwt_in_the_url_does_for_browsers(server: Server, esmith: dict[str, str]) -> None:
@@ -203,8 +233,7 @@ def test_listeners_leave_half_of_the_threads_to_others(data_dir: Path, esmith: d
         made = call(server, esmith, "POST", "patient", patient(esmith))
         assert [one.next() for one in listeners] == [made, made]
         listeners[0].socket.close()
-        while handshake(server, Authorization=basic(esmith)).status_code == 503:
-            pass
+        eventually(lambda: handshake(server, Authorization=basic(esmith)).status_code == 101)
 
 
 def test_a_worker_that_is_told_to_stop_sends_its_listeners_away(

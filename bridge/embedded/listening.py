@@ -3,8 +3,9 @@
 Facts: the first message of the client is the subscription, nothing is acknowledged. Each event is the bare entity, one
 message each. The server says `ping`, the client `pong`. Nothing is sent again after a reconnect.
 
-Strategy: each listener reads on in the table of changes, so it does not matter which process wrote. Filters are about
-the index, so an index of the one entity is made in memory and asked.
+Strategy: each listener reads on in the table of changes, so it does not matter which process wrote, and nothing is
+missed from the moment on that its connection is accepted. Filters are about the index, so an index of the one entity
+is made in memory and asked.
 """
 
 from __future__ import annotations
@@ -198,13 +199,13 @@ def accept(environ: dict[str, Any], store: Store, caller: Caller) -> None:
         raise AccessDenied("a page cannot know this login: show a JWT in the URL")
     if not room:
         raise Busy("there are too many listeners; try again later")
-    environ[TALK] = lambda socket: listen(store, caller, socket)
-
-
-def listen(store: Store, caller: Caller, socket: Socket) -> None:
-    """Talks with a listener until it goes, falls silent, or is no user any more."""
     with store.reading() as view:
         number = view.last_change()
+    environ[TALK] = lambda socket: listen(store, caller, socket, number)
+
+
+def listen(store: Store, caller: Caller, socket: Socket, number: int) -> None:
+    """Talks with a listener until it goes, falls silent, or is no user any more; of what came after a change."""
     try:
         wanted = Wanted(store, caller, _json(socket.receive(FIRST_SECONDS)))
     except Refused as e:
