@@ -101,12 +101,16 @@ class _Cut(urllib3.connection.HTTPConnection):
 
     _line: socket.socket | None = None
     _clock: threading.Timer | None = None
+    _late = False
 
     def connect(self) -> None:
         super().connect()
         self._line = self.sock
+        if self._late:
+            self._cut()
 
     def request(self, *arguments: Any, **options: Any) -> None:
+        self._late = False
         self._clock = threading.Timer(WHOLE_SECONDS, self._cut)
         self._clock.daemon = True
         self._clock.start()
@@ -118,6 +122,7 @@ class _Cut(urllib3.connection.HTTPConnection):
             self._clock.cancel()
 
     def _cut(self) -> None:
+        self._late = True
         if self._line is not None:
             with suppress(OSError):
                 socket.socket.shutdown(self._line, socket.SHUT_RDWR)
