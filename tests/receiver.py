@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.helpers import eventually
+
 
 class Receiver:
     """An endpoint: keeps what it was told, and answers as a test wants."""
@@ -26,7 +28,10 @@ class Receiver:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status = receiver.answers.pop(0) if receiver.answers else 200
+                try:
+                    status = receiver.answers.pop(0)
+                except IndexError:
+                    status = 200
                 if status < 300:
                     receiver.times.append(time.time())
                     receiver.told.append((self.command, self.path, dict(self.headers), body))
@@ -48,16 +53,14 @@ class Receiver:
     def paths(self) -> list[str]:
         return [f"{method} {path}" for method, path, _, _ in self.told]
 
-    def wait_for(self, paths: set[str], seconds: float = 60) -> None:
+    def wait_for(self, paths: set[str]) -> None:
         """Returns when all of this was told."""
-        deadline = time.monotonic() + seconds
-        while missing := paths - set(self.paths()):
-            assert time.monotonic() < deadline, f"{len(missing)} of {len(paths)} were not told"
-            time.sleep(0.02)
+        eventually(lambda: paths <= set(self.paths()), 180)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, *_: Any) -> None:
         """Says nothing of a client that was killed."""

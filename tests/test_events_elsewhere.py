@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ from bridge.app import create_app
 from bridge.config import Config
 from bridge.events import following as follow
 from bridge.events import icure
-from tests.helpers import Caller, Counting, Remote, Server, serving
+from tests.helpers import Caller, Counting, Remote, Server, eventually, serving
 from tests.receiver import Receiver, receiving
 from tests.test_sharing import patient_user
 from tests.test_subscriptions import follow_up, hook, observation, status_of
 
 FULL = {"payload": "application/fhir+json"}
-SECONDS = 20
 
 
 @pytest.fixture
@@ -62,6 +61,7 @@ def app(config: Config) -> Iterator[Any]:
     application.testing = True
     yield application
     application.extensions["following"].source.follow(())
+    eventually(lambda: not any(one.name == "icure events" for one in threading.enumerate()))
 
 
 @pytest.fixture
@@ -78,11 +78,20 @@ def heard(app: Any) -> list[Any]:
 
 def until(app: Any, holds: Callable[[], bool]) -> None:
     """Follows until it is as wanted."""
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        follow_up(app)
-        time.sleep(0.02)
+
+    def is_so() -> bool:
+        go_on(app)
+        return holds()
+
+    eventually(is_so)
+
+
+def go_on(app: Any) -> None:
+    """Has what is due now looked at once."""
+    following = app.extensions["following"]
+    following.look()
+    for one in following.due():
+        following.round(one)
 
 
 def connected(app: Any) -> None:
@@ -91,8 +100,16 @@ def connected(app: Any) -> None:
 
 def dismiss(server: Server) -> None:
     """Has the workers of iCure end, and with them its connections; others take their place."""
-    for worker in server.workers():
-        os.kill(worker, signal.SIGTERM)
+    before = set(server.workers())
+
+    def are_gone() -> bool:
+        left = before.intersection(server.workers())
+        for worker in left:  # one that has only just begun does not listen to a signal
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGTERM)
+        return not left
+
+    eventually(are_gone)
 
 
 def break_off(server: Server, app: Any) -> None:
@@ -153,7 +170,7 @@ def test_it_hears_on_when_the_first_subscription_of_a_user_ended(
     esmith.created(hook(receiver, **FULL))
     esmith.delete(f"Subscription/{first['id']}")
     app.extensions["bridge"].authenticator._remembered.clear()
-    follow_up(app)
+    go_on(app)
     break_off(server, app)
     made = far.created(observation())
     until(app, lambda: receiver.paths() == [put(made)])
@@ -166,7 +183,6 @@ def test_it_hears_of_another_kind_when_the_criteria_change(
     connected(app)
     changed = {**made, "criteria": "Condition"}
     assert esmith.send("PUT", f"Subscription/{made['id']}", changed).status_code == 200
-    follow_up(app)
     connected(app)
     far.created(observation())
     code = {"coding": [{"system": "http://x.org", "code": "x"}]}
@@ -182,7 +198,7 @@ def test_it_says_that_it_hears_nothing_and_makes_good(
     made = esmith.created(hook(receiver, **FULL))
     until(app, lambda: status_of(esmith, made) == ("error", icure.NOT_HEARD))
     seen = far.created(observation())
-    follow_up(app)
+    go_on(app)
     assert receiver.told == []
     source._place = place
     until(app, lambda: status_of(esmith, made) == ("active", None))
