@@ -30,8 +30,6 @@ class Handler:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         to = envelope.rcpt_tos[0]
-        if to.startswith("broken@"):
-            server.transport.abort()
         if to.startswith("slow@"):
             await asyncio.sleep(30)
         if to.startswith("full@"):
@@ -39,6 +37,8 @@ class Handler:
         draft = self._folder / f".{uuid.uuid4()}"
         draft.write_bytes(envelope.content.replace(b"\r\n", b"\n"))
         draft.rename(self._folder / f"{time.time_ns()}.eml")
+        if to.startswith("broken@"):
+            server.transport.abort()
         return "250 taken"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -27,11 +28,15 @@ def install() -> None:
     missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
     if missing:
         give_up(f"the tests with iCure's SDK need {' and '.join(missing)}")
-    if not (HERE / "node_modules" / "@icure" / "cardinal-sdk").is_dir():
-        try:
-            subprocess.run(INSTALL, cwd=HERE, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            give_up("npm could not install iCure's SDK")
+    with (HERE / "package.json").open() as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # other processes of this run want it too
+        if not (HERE / "node_modules" / "@icure" / "cardinal-sdk").is_dir():
+            try:
+                subprocess.run(
+                    INSTALL, cwd=HERE, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL
+                )
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                give_up("npm could not install iCure's SDK")
 
 
 class Sdk:
