@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,7 @@ import pytest
 import requests
 
 from bridge import auth
-from bridge.app import create_app
 from bridge.auth import Authenticator
-from bridge.config import Config
 from bridge.embedded import Store, admin
 from bridge.errors import NotLoggedIn
 from tests.helpers import DEMO_PATIENT, Account, Caller, Remote, assert_outcome, basic, count_calls, serving
@@ -96,43 +92,27 @@ def test_a_verified_caller_is_remembered_for_a_minute_at_most(esmith: Caller) ->
     assert not [call for call in calls.told() if "auth/" in call or "user/" in call]
 
 
-@pytest.fixture
-def forgetful(
-    data_dir: Path, accounts: dict[str, Account], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Account], Caller]:
-    """Makes callers of an application that remembers for 0.3 seconds."""
-    monkeypatch.setattr(auth, "REMEMBER_SECONDS", 0.3)
-    app = create_app(Config(data_dir=data_dir))
-    return lambda account: Caller(app, account)
-
-
-def test_a_changed_password_counts_as_soon_as_the_caller_is_forgotten(
-    forgetful: Callable[[Account], Caller], accounts: dict[str, Account]
-) -> None:
-    old = forgetful(accounts["esmith"])
-    old.load_key()
-    user = old.get("/rest/v2/user/current").json
-    assert old.send("PUT", "/rest/v2/user", {**user, "passwordHash": PASSWORD}).status_code == 200
-    deadline = time.monotonic() + 0.35
-    while time.monotonic() < deadline:  # uses in between do not lengthen it
-        old.get(READ)
-        time.sleep(0.05)
-    assert_outcome(old.get(READ), 401, "login")
-    new = forgetful({**accounts["esmith"], "password": PASSWORD})
+def test_a_changed_password_counts_as_soon_as_the_caller_is_forgotten(app: Any, esmith: Caller) -> None:
+    remembered = app.extensions["bridge"].authenticator._remembered
+    verified = remembered.timer()
+    user = esmith.get("/rest/v2/user/current").json
+    assert esmith.send("PUT", "/rest/v2/user", {**user, "passwordHash": PASSWORD}).status_code == 200
+    assert esmith.get(READ).status_code == 200
+    remembered.expire(verified + auth.REMEMBER_SECONDS)  # uses in between did not lengthen it
+    assert_outcome(esmith.get(READ), 401, "login")
+    new = Caller(app, {**esmith.account, "password": PASSWORD})
     assert_outcome(new.get(READ), 403, "security")
     assert new.load_key().status_code == 200
     assert new.get(READ).status_code == 200
 
 
-def test_a_disabled_user_is_refused_as_soon_as_forgotten(
-    forgetful: Callable[[Account], Caller], accounts: dict[str, Account]
-) -> None:
-    esmith, jdoe = forgetful(accounts["esmith"]), forgetful(accounts["jdoe"])
-    jdoe.load_key()
+def test_a_disabled_user_is_refused_as_soon_as_forgotten(app: Any, esmith: Caller, jdoe: Caller) -> None:
+    remembered = app.extensions["bridge"].authenticator._remembered
+    verified = remembered.timer()
     assert jdoe.get("Patient?name=x").status_code == 200
     user = jdoe.get("/rest/v2/user/current").json
     assert esmith.send("PUT", "/rest/v2/user", {**user, "status": "DISABLED"}).status_code == 200
-    time.sleep(0.35)
+    remembered.expire(verified + auth.REMEMBER_SECONDS)
     assert_outcome(jdoe.get("Patient?name=x"), 401, "login")
 
 

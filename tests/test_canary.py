@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,4 +175,9 @@ def test_a_running_server_writes_no_canary_to_its_files_and_none_at_all_to_its_l
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """Returns what the files hold, without those that a running server removes meanwhile."""
+    found = {}
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found[file] = file.read_bytes()
+    return found

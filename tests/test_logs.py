@@ -8,7 +8,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +171,14 @@ def told_by(response: requests.Response) -> str:
 
 def raw(server: Server, sent: bytes) -> str:
     """Returns all that the server says to these bytes."""
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=5) as peer:
-        peer.sendall(sent)
-        peer.shutdown(socket.SHUT_WR)
-        received = b""
-        try:
+    received = b""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60) as peer:
+        with suppress(OSError):  # a server that has answered does not read the rest
+            peer.sendall(sent)
+            peer.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
             while part := peer.recv(65536):
                 received += part
-        except OSError:
-            pass
     return received.decode("latin-1")
 
 
@@ -353,22 +352,15 @@ def test_nothing_of_an_unreadable_request_is_repeated(data_dir: Path, accounts: 
     assert all(line.startswith("{") for line in log.splitlines()[2:]), "every line is structured"
 
 
-def test_an_unreadable_request_is_answered_with_an_outcome(server_url: str) -> None:
-    for sent, status in (
-        (b"GET / HTTP/9\r\n\r\n", 400),
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
-    ):
-        with socket.create_connection(("127.0.0.1", int(server_url.rpartition(":")[2])), timeout=5) as peer:
-            peer.sendall(sent)
-            head, _, body = peer.recv(65536).partition(b"\r\n\r\n")
-        assert head.startswith(f"HTTP/1.1 {status} ".encode())
-        assert json.loads(body)["resourceType"] == "OperationOutcome"
-
-
-@pytest.fixture
-def server_url(data_dir: Path) -> Iterator[str]:
+def test_an_unreadable_request_is_answered_with_an_outcome(data_dir: Path) -> None:
     with serving(data_dir, workers=1) as server:
-        yield server.url
+        for sent, status in (
+            (b"GET / HTTP/9\r\n\r\n", 400),
+            (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+        ):
+            head, _, body = raw(server, sent).partition("\r\n\r\n")
+            assert head.startswith(f"HTTP/1.1 {status} ")
+            assert json.loads(body)["resourceType"] == "OperationOutcome"
 
 
 def test_a_failure_of_the_store_is_logged_without_values(
@@ -379,7 +371,7 @@ def test_a_failure_of_the_store_is_logged_without_values(
         remote = Remote(server, accounts["esmith"])
         remote.load_key()
         remote.get(f"Patient/{DEMO_PATIENT}")
-        with closing(sqlite3.connect(data_dir / "icure.sqlite")) as db, db:
+        with closing(sqlite3.connect(data_dir / "icure.sqlite", timeout=60)) as db, db:
             db.execute("ALTER TABLE documents RENAME TO elsewhere")
         family = [{"family": canary("family")}]
         answers = [
@@ -408,7 +400,7 @@ def test_every_request_of_a_running_server_leaves_one_line(
         log = server.log.read_text()
     told = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert len(set(ids)) == 20
-    assert all(sum(line["request"] == one for line in told) == 1 for one in ids)
+    assert all(sum(line.get("request") == one for line in told) == 1 for one in ids)
 
 
 def test_a_request_to_the_embedded_store_leaves_its_line_too(esmith: Caller) -> None:

@@ -160,7 +160,9 @@ def holding(demo_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ho
 
 
 bounded = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import requests
 from fhirclient.client import FHIRClient
 from fhirclient.models.bundle import Bundle
@@ -20,12 +17,11 @@ from fhirpy import SyncFHIRClient
 from fhirpy.base.exceptions import ResourceNotFound
 
 from mappings.values import Resource
+from tests import npm
 from tests.helpers import Account, basic
 
 HERE = Path(__file__).parent
-INSTALL = ["npm", "install", "--no-audit", "--no-fund", "--omit=optional"]
-INSTALL_SECONDS = 300
-STORY_SECONDS = 60
+STORY_SECONDS = 300
 SYSTEM = "http://example.org/clients"
 PAGE = 2
 UPDATE: Resource = {"birthDate": "1867-11-07"}
@@ -151,7 +147,7 @@ def with_node(library: str) -> Callable[[str, Account], Story]:
     """Returns how to hear the story from a JavaScript library."""
 
     def live(url: str, account: Account) -> Story:
-        install()
+        npm.install(HERE, "JavaScript clients", "--omit=optional")
         sent = patients(library)
         told = {
             "url": url,
@@ -176,19 +172,6 @@ def with_node(library: str) -> Callable[[str, Account], Story]:
         return Story(sent=sent, **json.loads(ran.stdout))
 
     return live
-
-
-def install() -> None:
-    """Installs the libraries beside this file; skips the test where that is not possible, which in CI is a failure."""
-    give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-    missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
-    if missing:
-        give_up(f"the tests with JavaScript clients need {' and '.join(missing)}")
-    if not all((HERE / "node_modules" / name).is_dir() for name in ("fhir-kit-client", "fhirclient")):
-        try:
-            subprocess.run(INSTALL, cwd=HERE, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            give_up("npm could not install the JavaScript clients")
 
 
 STORIES: dict[str, Callable[[str, Account], Story]] = {

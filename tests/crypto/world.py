@@ -83,7 +83,7 @@ class World:
 
     def exchange_data_of(self, participant: str) -> Iterator[Entity]:
         self._count("exchange_data_of")
-        return iter([d for d in self.stored.values() if participant in (d["delegator"], d["delegate"])])
+        return iter([d for d in list(self.stored.values()) if participant in (d["delegator"], d["delegate"])])
 
     def create_exchange_data(self, document: Entity) -> Entity:
         time.sleep(self.creation_seconds)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def app(store: Store, data_dir: Path) -> EmbeddedApp:
 def client(app: EmbeddedApp, furnished: tuple[Path, dict[str, str]]) -> Callable[[str], Client]:
     """Gives a logged-in client of somebody by name."""
     return lambda name: Client(app, f"Bearer {furnished[1][name]}")
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets seconds pass, on every clock of Python."""
+
+    def move(seconds: int) -> None:
+        for name, unit in (("time", 1), ("monotonic", 1), ("time_ns", 1_000_000_000)):
+            clock, moved = getattr(time, name), seconds * unit
+            monkeypatch.setattr(time, name, lambda clock=clock, moved=moved: clock() + moved)
+
+    return move
 
 
 @pytest.fixture

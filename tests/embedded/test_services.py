@@ -171,7 +171,11 @@ writes = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(writes=writes)
 def test_index_and_reading_agree_after_any_writes(alice, writes):
     """The model: per contact the modified times of its services; a code tells contact and time."""

@@ -46,7 +46,7 @@ def test_several_processes_write_at_once(data_dir, furnished, alice):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(600)
         assert worker.exitcode == 0
     counted = ok(alice.get("/patient/counter"))
     assert counted["created"] == PROCESSES * WRITES
@@ -75,7 +75,7 @@ def test_a_store_opened_before_the_fork_serves_after_it(store, data_dir, furnish
     child = context.Process(target=lambda: alice.create("/patient", patient(id="in-the-child")))
     child.start()
     alice.create("/patient", patient(id="meanwhile"))
-    child.join(30)
+    child.join(120)
     assert child.exitcode == 0
     assert alice.match("/patient", "PatientByHcPartyFilter") == ["before", "in-the-child", "meanwhile"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from .world import ALICE, BOB, PASSWORD, Client, new_id, ok, refused
@@ -92,10 +90,10 @@ def test_nobody_changes_another(alice, path):
     refused(alice.put("/user/nobody/password", {"newPassword": "another password"}), 403)
 
 
-def test_expired_tokens_are_forgotten_when_another_is_made(root, dora, app):
+def test_expired_tokens_are_forgotten_when_another_is_made(root, dora, app, later):
     root.post("/user/token/dora/short", tokenValidity=1)
     kept = root.post("/user/token/dora/long").text
-    time.sleep(1.1)
+    later(2)
     root.post("/user/token/dora/next")
     assert ok(root.get(f"/user/{dora['id']}"))["authenticationTokens"].keys() == {"long", "next"}
     login = Client(app)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from tests import npm
+
 HERE = Path(__file__).parent
-INSTALL = ["npm", "install", "--no-audit", "--no-fund"]
-INSTALL_SECONDS = 300
 
 
 class SdkError(Exception):
@@ -24,19 +20,7 @@ class SdkError(Exception):
 
 def install() -> None:
     """Installs the SDK beside this file; skips the test where that is not possible, which in CI is a failure."""
-    give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-    missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
-    if missing:
-        give_up(f"the tests with iCure's SDK need {' and '.join(missing)}")
-    with (HERE / "package.json").open() as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # other processes of this run want it too
-        if not (HERE / "node_modules" / "@icure" / "cardinal-sdk").is_dir():
-            try:
-                subprocess.run(
-                    INSTALL, cwd=HERE, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL
-                )
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-                give_up("npm could not install iCure's SDK")
+    npm.install(HERE, "iCure's SDK")
 
 
 class Sdk:
