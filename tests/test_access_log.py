@@ -26,6 +26,7 @@ from tests.helpers import (
     Remote,
     basic,
     count_calls,
+    eventually,
     serving,
     stored,
 )
@@ -366,10 +367,7 @@ def test_a_server_writes_by_itself(data_dir: Path, accounts: dict[str, Account])
         caller.load_key()
         for _ in range(4):
             caller.get(READ)
-        deadline = time.monotonic() + 30
-        while len(kept(data_dir)) < 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: len(kept(data_dir)) >= 4)
     assert len(kept(data_dir)) == 4
 
 
@@ -390,10 +388,7 @@ def test_the_sdk_reads_who_was_shown_its_patient(data_dir: Path, accounts: dict[
         caller.load_key()
         caller.get(READ)
         caller.created({"resourceType": "Patient", "name": [{"family": "Other"}]})
-        deadline = time.monotonic() + 30
-        while not kept(data_dir):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: kept(data_dir))
         with Sdk.start(
             server.url, account["login"], account["password"], account["dataOwnerId"], account["privateKey"]
         ) as sdk:

@@ -6,11 +6,14 @@ import logging
 import time
 from base64 import b64encode
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bridge import users
 from bridge.app import EMBEDDED_URL
+from bridge.embedded import auth
 from tests.helpers import DEMO_PATIENT, Caller, Counting, assert_outcome, basic, stored
 
 USERS, TOKENS = "/rest/icdx/v1/users", "/rest/icdx/v1/tokens"
@@ -327,10 +330,16 @@ def test_a_token_works_like_the_password_until_it_is_ended(esmith: Caller, app: 
     assert_outcome(esmith.delete(f"{TOKENS}/phone"), 404, "not-found")
 
 
-def test_a_token_ends_by_itself(esmith: Caller) -> None:
-    token = esmith.post(TOKENS, {"seconds": 2}).json["token"]
+def test_a_token_ends_by_itself(esmith: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = esmith.post(TOKENS, {"seconds": 60}).json["token"]
     assert log_in(esmith, "esmith", token) == 200
-    time.sleep(2.1)
+    later = SimpleNamespace(
+        time=lambda: time.time() + 60,
+        time_ns=lambda: time.time_ns() + 60 * 10**9,
+        monotonic=lambda: time.monotonic() + 60,
+    )
+    for module in (auth, users):
+        monkeypatch.setattr(module, "time", later)
     assert log_in(esmith, "esmith", token) == 401
     assert esmith.get(TOKENS).json == {"tokens": []}
 
