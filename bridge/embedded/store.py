@@ -299,10 +299,13 @@ class Scopes(dict[tuple[str, str], int]):
 
     def __missing__(self, scope: tuple[str, str]) -> int:
         """Returns the number under which the rows of a field and owner are found, a new one for the first."""
-        self._connection.execute("INSERT OR IGNORE INTO scopes (field, owner) VALUES (?, ?)", scope)
-        (self[scope],) = self._connection.execute(
+        known = self._connection.execute(
             "SELECT scope FROM scopes WHERE field = ? AND owner = ?", scope
         ).fetchone()
+        if known is None:
+            added = self._connection.execute("INSERT INTO scopes (field, owner) VALUES (?, ?)", scope)
+            known = (added.lastrowid,)
+        (self[scope],) = known
         return self[scope]
 
 
