@@ -131,7 +131,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begins to stop; who listens is sent away."""
-        self.wsgi.extensions["websockets"].stopping = True
+        if (application := getattr(self, "wsgi", None)) is not None:  # else it begins only now
+            application.extensions["websockets"].stopping = True
         super().handle_exit(sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:

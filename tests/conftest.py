@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def demo_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data dir with the demo environment; copied, never used."""
     folder = tmp_path_factory.mktemp("template")
     demo.ensure(Config(data_dir=folder))
+    gc.collect()  # closes the databases: open ones may change while they are copied
     return folder
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -19,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import requests
@@ -34,6 +32,16 @@ CORPUS = Path(os.environ.get("BRIDGE_CORPUS") or Path(__file__).parents[2] / "sh
 """HL7's and Synthea's examples, an extra corpus beside the project."""
 DEMO_PATIENT = "9a106b7f-2fa1-4b54-b3cb-c29cbfebe2ee"
 Account = dict[str, str]
+T = TypeVar("T")
+
+
+def eventually(met: Callable[[], T], seconds: float = 120) -> T:
+    """Returns what something comes to, as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while not (come_to := met()):
+        assert time.monotonic() < deadline, f"not so after {seconds} seconds"
+        time.sleep(0.02)
+    return come_to
 
 
 def basic(account: dict[str, str]) -> str:
@@ -145,20 +153,23 @@ def count_calls(app: Any) -> Counting:
     return counting
 
 
-WORKERS = 16
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
-PORTS = range(10_000, 30_000)
-"""Below what systems give to whoever asks for any port: connections, other servers."""
-_ports = itertools.count(random.randrange(0, len(PORTS), WORKERS) + _WORKER, WORKERS)
+_KEPT: list[socket.socket] = []
+MOST_KEPT = 40
 
 
 def free_port() -> int:
-    """Returns a port that nobody takes before it is listened on: none of the system's choice, each but once."""
-    for number in _ports:
-        port = PORTS[number % len(PORTS)]
-        if is_free(port):
-            return port
-    raise AssertionError
+    """Returns a port on which nothing listens, and which nobody else gets until many more were asked for.
+
+    Fact: a port that is bound here, but not listened on, is no answer to who asks for any port, be it to listen or to
+    connect from. A server that asks for this one gets it, as servers set SO_REUSEADDR.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _KEPT.append(kept)
+    if len(_KEPT) > MOST_KEPT:
+        _KEPT.pop(0).close()
+    return int(kept.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
@@ -170,14 +181,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def eventually(holds: Callable[[], object], seconds: float = 120) -> None:
-    """Waits until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def redis_program() -> str | None:
@@ -243,6 +246,10 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
+    def begun(self) -> list[int]:
+        """Returns the workers that heed signals: each starts threads after that."""
+        return [pid for pid in self.workers() if len([*Path(f"/proc/{pid}/task").glob("*")]) > 1]
+
 
 class Remote:
     """A FHIR client of a running server."""
@@ -290,13 +297,18 @@ class Remote:
 
 @contextmanager
 def serving(
-    data_dir: Path, *options: str, workers: int = 2, port: int = 0, **environment: str
+    data_dir: Path,
+    *options: str,
+    workers: int = 2,
+    port: int = 0,
+    program: str = "bridge.cli",
+    **environment: str,
 ) -> Iterator[Server]:
     """Runs `fhir-bridge serve`, by default on a free port; its output goes to a file in the data dir."""
     port = port or free_port()
     eventually(lambda: is_free(port))  # who was killed there may not be gone yet
     log = data_dir / "serve.log"
-    command = [sys.executable, "-m", "bridge.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", program, "serve", "--port", str(port), "--data-dir", str(data_dir)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), *options],
@@ -308,7 +320,7 @@ def serving(
     server = Server(process, f"http://127.0.0.1:{port}", log)
     try:
         deadline = time.monotonic() + 120
-        while len(server.workers()) < workers or not _lives(server.url):
+        while len(server.begun()) < workers or not _lives(server.url):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)

@@ -36,7 +36,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def run(*arguments: str | Path, asked: str = "", **environment: str) -> Result:
-    """Returns what a command said in this process."""
+    """Returns what a command said in this process; somebody else may serve on the port that is the default."""
+    if "serve" in arguments and "--port" not in arguments:
+        arguments += ("--port", str(free_port()))
     return CliRunner().invoke(main, [str(a) for a in arguments], input=asked, env=environment)
 
 
@@ -53,7 +55,7 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
     """Runs `serve` as a process of its own until it ends by itself."""
     root = Path(demo.__file__).parents[1]
     return subprocess.run(
-        [sys.executable, "-m", "bridge.cli", "serve", *map(str, arguments)],
+        [sys.executable, "-m", "bridge.cli", "serve", "--port", str(free_port()), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -85,7 +87,13 @@ def test_an_address_of_another_machine_is_said_in_words(data_dir: Path) -> None:
     refused(run("serve", "--host", "no.such.host.invalid", "--data-dir", data_dir), "no.such.host", "--host")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on any port")
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 or (UNPRIVILEGED.exists() and int(UNPRIVILEGED.read_text()) <= 80),
+    reason="whoever runs this may listen on any port",
+)
 def test_a_port_that_needs_rights_is_said_in_words(data_dir: Path) -> None:
     refused(run("serve", "--port", "80", "--data-dir", data_dir), "rights")
 
@@ -157,7 +165,7 @@ def test_serve_says_where_it_serves_and_what_comes_next(tmp_path: Path) -> None:
 def test_two_or_more_processes_are_the_default_where_there_are_two_cores(data_dir: Path) -> None:
     assert server.default_workers() == max(1, len(os.sched_getaffinity(0)))
     if server.default_workers() >= 2:
-        with serving(data_dir, "--workers", str(server.default_workers())) as running:
+        with serving(data_dir, workers=server.default_workers()) as running:
             assert len(running.workers()) == server.default_workers()
 
 
@@ -317,7 +325,8 @@ def test_check_says_which_component_is_broken(data_dir: Path) -> None:
     (data_dir / "secret").chmod(0o644)
     refused(run("check", "--data-dir", data_dir), "secret", "chmod 600")
     (data_dir / "secret").chmod(0o600)
-    for file in data_dir.glob("state.db-*"):  # what stands in the log is read from there
+    # A connection that was not closed yet still writes into the files that it opened.
+    for file in data_dir.glob("state.db*"):
         file.unlink()
     (data_dir / "state.db").write_bytes(b"no database" * 1000)
     refused(run("check", "--data-dir", data_dir), "state", str(data_dir))
@@ -407,8 +416,8 @@ def test_check_warns_of_passwords_in_clear(data_dir: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_in_peace(data_dir: Path, number: signal.Signals) -> None:
     with serving(data_dir, workers=2) as running:
-        workers = running.workers()
         running.process.send_signal(number)
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
         assert "Traceback" not in running.log.read_text()
-        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(running.process.pid, 0)

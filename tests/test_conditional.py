@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -401,8 +402,8 @@ def test_a_history_comes_in_pages_and_from_an_instant_on(esmith: Caller) -> None
     """Several versions of one resource are rare in iCure, so several resources stand for them."""
     scope = esmith.app.extensions["bridge"].scope(basic(esmith.account), "base")
     ids = [esmith.created(observation())["id"] for _ in range(3)]
-    records = [find(scope, "Observation", one) for one in reversed(ids)]
-    versions = [record for record in records if record is not None]
+    records = [find(scope, "Observation", one) for one in ids]
+    versions = [replace(record, modified=at) for at, record in enumerate(records) if record is not None][::-1]
 
     def page(query: str) -> dict[str, Any]:
         return history("base", versions, "Observation/1", parse_qsl(query, keep_blank_values=True))

@@ -117,7 +117,7 @@ class World:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         process = self.process(met, **headers)
-        process.join(60)
+        process.join(120)
         assert process.exitcode in (0, -signal.SIGKILL)
         return bool(process.exitcode)
 
@@ -215,10 +215,10 @@ def test_a_worker_that_lives_is_never_touched(world: World) -> None:
     def met(at: int, when: str) -> None:
         if (at, when) == (3, "after"):
             inner.set()
-            assert outer.wait(30)
+            assert outer.wait(300)
 
     process = world.process(met)
-    assert inner.wait(30)
+    assert inner.wait(60)
     other = create_app(world.config)
     calls = count_calls(other)
     journal.sweep(other.extensions["bridge"])
@@ -227,7 +227,7 @@ def test_a_worker_that_lives_is_never_touched(world: World) -> None:
     assert len(world.journal.open_names()) == 1
     assert world.standing()[0] > 0
     outer.set()
-    process.join(30)
+    process.join(60)
     assert process.exitcode == 0
     assert world.standing() == EVERYTHING
     assert world.journal.open_names() == []

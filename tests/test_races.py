@@ -1,12 +1,13 @@
 """Several workers that decide on the same thing at once: one of them does it.
 
-Strategy: real processes, each stopped between its look-up and its first write until all of them stand there, or until
-it is clear that they do not.
+Strategy: real processes, each stopped between its look-up and its first write until all of them stand there or before
+a lock, and then for as long as it takes to be clear that those before a lock do not get it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import suppress
 from threading import BrokenBarrierError
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from bridge.app import create_app
 from bridge.config import Config
-from tests.helpers import Caller
+from bridge.state import Hold, State
+from tests.helpers import Caller, eventually
 from tests.test_crash import Watched
 from tests.test_interactions import delegate_to
 
@@ -59,15 +61,24 @@ def answers_at_once(
     `{}` in a header is another for each.
     """
     gate, told = forked.Barrier(WORKERS), forked.Queue()
-
-    def stop(at: int, when: str) -> None:
-        if (at, when) == (1, "before"):
-            try:
-                gate.wait(1)
-            except BrokenBarrierError:
-                return
+    come = [forked.Event() for _ in range(WORKERS)]
 
     def work(at: int) -> None:
+        hold = State.hold
+
+        def stop(call: int, when: str) -> None:
+            come[at].set()
+            if (call, when) == (1, "before"):
+                eventually(lambda: all(one.is_set() for one in come))
+                with suppress(BrokenBarrierError):
+                    gate.wait(1)
+
+        def waiting(self: State, kind: str, name: str, wait: float = 0) -> Hold | None:
+            if wait:
+                come[at].set()
+            return hold(self, kind, name, wait)
+
+        State.hold = waiting  # type: ignore[method-assign]  of this process
         app = create_app(config)
         Watched(app, stop)
         answer = Caller(app, callers[at % len(callers)].account).send(
@@ -78,7 +89,7 @@ def answers_at_once(
     processes = [forked.Process(target=work, args=[at]) for at in range(WORKERS)]
     for process in processes:
         process.start()
-    answers = [told.get(timeout=60) for _ in processes]
+    answers = [told.get(timeout=120) for _ in processes]
     for process in processes:
         process.join(60)
     return answers

@@ -17,6 +17,7 @@ from bridge import state as state_module
 from bridge.errors import StateUnavailable
 from bridge.state import Hold, Sqlite, State, deployment_secret
 from bridge.state.redis import LEASE_SECONDS, Redis
+from tests.helpers import eventually
 
 SECRET = b"s" * 32
 forked = multiprocessing.get_context("fork")
@@ -53,8 +54,9 @@ def everything(url: str) -> bytes:
     """Returns all keys and values of a Redis."""
     seen: list[bytes] = []
     with redis.Redis.from_url(url) as client:
-        for key in client.scan_iter():
-            seen += [key, *(client.smembers(key) if client.type(key) == b"set" else [client.get(key)])]
+        for key in {*client.scan_iter()}:
+            is_set = client.type(key) == b"set"
+            seen += [key, *(client.smembers(key) if is_set else [client.get(key) or b"ended meanwhile"])]
     return b"\n".join(seen)
 
 
@@ -64,7 +66,7 @@ def in_processes(context: Any, count: int, target: Callable[..., None], *args: o
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(120)
     assert [process.exitcode for process in processes] == [0] * count
 
 
@@ -144,9 +146,9 @@ def test_a_large_value_is_kept(state: State) -> None:
     large = os.urandom(1_000_000) * 30
     state.put("kind", "large", large, listed=True)
     assert [state.at(hidden) == large for hidden in state.listed("kind")] == [True]
-    seen: list[bool] = []
-    state.update("kind", "large", lambda old: (seen.append(old == large), (None, None))[1])
-    assert seen == [True]
+    seen: set[bool] = set()
+    state.update("kind", "large", lambda old: (seen.add(old == large), (None, None))[1])
+    assert seen == {True}
     assert state.get("kind", "large") is None
 
 
@@ -157,7 +159,7 @@ def test_a_value_ends_when_it_was_said_to(state: State) -> None:
     found = state.get("kind", "soon")
     assert found == b"value" or time.time() >= soon
     time.sleep(max(0, soon + 0.05 - time.time()))
-    assert state.get("kind", "soon") is None
+    eventually(lambda: state.get("kind", "soon") is None)  # Redis counts from when it is told
     assert state.get("kind", "later") == b"value"
     seen: set[bytes | None] = set()
     state.update("kind", "soon", lambda old: (seen.add(old), (None, None))[1])
@@ -265,21 +267,17 @@ def is_lost(held: Hold) -> bool:
     return False
 
 
-def eventually(met: Callable[[], object]) -> None:
-    """Waits until something holds."""
-    deadline = time.monotonic() + 60
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+BRIEF = 7.0
+"""Seconds of a lease that ends in the time of a test, but not while its process stands still for some seconds."""
 
 
 def test_a_hold_that_was_taken_away_is_lost(place: str) -> None:
-    state = opened(place, lease_seconds=2)
+    state = opened(place, lease_seconds=BRIEF)
     lost = state.hold("kind", "name")
     assert lost
     taken_away(state, place)
     eventually(lambda: is_lost(lost))
-    held = state.hold("kind", "name")
+    held = opened(place).hold("kind", "name")
     assert held
     lost.release()
     held.check()
@@ -330,7 +328,7 @@ def forks(state: State) -> None:
         process.start()
     counted_with(state, 30)
     for process in processes:
-        process.join(60)
+        process.join(120)
     assert [p.exitcode for p in processes] == [0, 0, 0]
     assert state.get("count", "all") == b"125"
 
@@ -375,32 +373,21 @@ def test_one_thread_at_a_time_has_a_lock(place: str, tmp_path: Path) -> None:
 
 
 def hold(place: str, held: Any) -> None:
-    with opened(place, lease_seconds=2).lock("kind", "name"):
+    with opened(place, lease_seconds=BRIEF).lock("kind", "name"):
         held.set()
-        time.sleep(60)
+        time.sleep(120)
 
 
 def test_a_lock_is_free_again_when_its_process_is_killed(state: State, place: str) -> None:
     held = spawned.Event()
     process = spawned.Process(target=hold, args=(place, held))
     process.start()
-    assert held.wait(30)
+    assert held.wait(60)
     assert state.hold("kind", "name") is None
     process.kill()
-    process.join(10)
+    process.join(60)
     with state.lock("kind", "name"):
         pass
-
-
-def test_a_lock_is_kept_as_long_as_its_process_lives(place: str) -> None:
-    state = opened(place, lease_seconds=3)
-    held = state.hold("kind", "name")
-    assert held
-    time.sleep(4)
-    held.check()
-    assert state.hold("kind", "name") is None
-    held.release()
-    assert state.hold("kind", "name")
 
 
 def test_a_lock_is_free_after_an_error(state: State) -> None:

@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from bridge.errors import StateUnavailable
 from bridge.state import State
 from bridge.state import redis as redis_module
-from bridge.state.redis import Redis
-from tests.helpers import redis_serving
-from tests.test_state import SECRET, counted_with, eventually, is_lost, opened, spawned
+from bridge.state.redis import LEASE_SECONDS, Redis
+from tests.helpers import eventually, redis_serving
+from tests.test_state import BRIEF, SECRET, counted_with, is_lost, opened, spawned
 
 
 class Relay:
@@ -178,8 +178,7 @@ def test_a_redis_that_stops_is_unavailable_and_serves_again_when_it_is_back(tmp_
 
 def test_a_hold_outlives_a_restart_of_redis(tmp_path: Path) -> None:
     with redis_serving(tmp_path) as (process, url):
-        state = opened(url)
-        held = state.hold("kind", "name")
+        held = opened(url, lease_seconds=120).hold("kind", "name")
         assert held
         process.kill()
         process.wait()
@@ -197,20 +196,20 @@ def test_a_hold_is_lost_when_redis_stays_away(tmp_path: Path) -> None:
 
 def test_a_hold_is_lost_when_redis_forgets_it(tmp_path: Path) -> None:
     with redis_serving(tmp_path) as (_, url):
-        held = opened(url, lease_seconds=5).hold("kind", "name")
+        held = opened(url, lease_seconds=BRIEF).hold("kind", "name")
     assert held
-    for file in tmp_path.iterdir():
-        file.unlink()
-    with redis_serving(tmp_path, port=urlsplit(url).port or 0):
+    (folder := tmp_path / "another").mkdir()
+    with redis_serving(folder, port=urlsplit(url).port or 0):
         eventually(lambda: is_lost(held))
 
 
 def test_a_redis_that_freezes_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_module, "ANSWER_SECONDS", 0.2)
     with redis_serving(tmp_path) as (process, url):
+        opened(url).put("kind", "name", b"value")
+        monkeypatch.setattr(redis_module, "ANSWER_SECONDS", 0.2)
         state = opened(url)
-        state.put("kind", "name", b"value")
         process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         assert [name for name, use in USES.items() if not is_unavailable(use, state)] == []
         process.send_signal(signal.SIGCONT)
         eventually(lambda: not is_unavailable(USES["get"], state))
@@ -265,7 +264,6 @@ def test_redis_is_reached_over_tls_when_its_certificate_is_trusted(redis_url: st
 def hold_and_tell(url: str, held: Any, go_on: Any, answers: Any) -> None:
     mine = opened(url, lease_seconds=2).hold("kind", "name")
     assert mine
-    mine.check()
     held.set()
     go_on.wait()
     answers.put(is_lost(mine))
@@ -276,36 +274,51 @@ def test_a_process_that_was_frozen_beyond_its_lease_knows_that_it_lost_it(redis_
     held, go_on, answers = spawned.Event(), spawned.Event(), spawned.Queue()
     process = spawned.Process(target=hold_and_tell, args=(redis_url, held, go_on, answers))
     process.start()
-    assert held.wait(30)
+    assert held.wait(60)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
-    state = opened(redis_url)
-    mine = state.hold("kind", "name", wait=60)
-    assert mine
-    os.kill(process.pid, signal.SIGCONT)
-    go_on.set()
-    assert answers.get(timeout=30) is True
-    process.join(30)
+    try:
+        state = opened(redis_url)
+        mine = state.hold("kind", "name", wait=60)
+        assert mine
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        go_on.set()
+    assert answers.get(timeout=60) is True
+    process.join(60)
     assert process.exitcode == 0
     assert state.hold("kind", "name") is None, "it released what is another's by now"
     mine.check()
 
 
-def test_many_holds_are_renewed_by_one_thread_that_ends_with_them(redis_url: str) -> None:
-    before = {thread.ident for thread in threading.enumerate()}
+def test_many_holds_are_renewed_by_one_thread_that_ends_with_them(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hold that has more time left than it could have from its beginning was renewed."""
+    monkeypatch.setattr(redis_module, "RENEWALS", 40)
+    before = set(threading.enumerate())
 
     def renewing() -> int:
-        return len([t for t in threading.enumerate() if t.name == "leases" and t.ident not in before])
+        return len([t for t in threading.enumerate() if t.name == "leases" and t not in before])
 
-    state = opened(redis_url, lease_seconds=2)
+    state = opened(redis_url)
     assert renewing() == 0
     holds = [held for n in range(20) if (held := state.hold("kind", str(n)))]
+    taken = time.monotonic()
     assert renewing() == 1
-    time.sleep(3)
-    for held in holds:
-        held.check()
-        held.release()
     assert len(holds) == 20
+
+    def are_renewed() -> bool:
+        unless_renewed = LEASE_SECONDS - (time.monotonic() - taken)
+        with redis.Redis.from_url(redis_url) as client:
+            left = [client.pttl(key) / 1000 for key in client.scan_iter("fhir-bridge:hold:*")]
+        return min(left) > unless_renewed + 1.5
+
+    eventually(are_renewed)
+    for number, held in enumerate(holds):
+        held.check()
+        assert opened(redis_url).hold("kind", str(number)) is None
+        held.release()
     eventually(lambda: renewing() == 0)
     again = state.hold("kind", "name")
     assert again
@@ -314,29 +327,29 @@ def test_many_holds_are_renewed_by_one_thread_that_ends_with_them(redis_url: str
 
 
 def hold_and_fork(url: str, children: Any) -> None:
-    state = opened(url, lease_seconds=2)
+    state = opened(url, lease_seconds=BRIEF)
     assert state.hold("kind", "of the parent")
     if os.fork() == 0:
         assert state.hold("kind", "of the parent") is None
         assert state.hold("kind", "of the child")
         children.put(os.getpid())
-    time.sleep(60)
+    time.sleep(120)
 
 
 def test_a_child_does_not_keep_the_holds_of_its_parent(redis_url: str) -> None:
     children = spawned.Queue()
     parent = spawned.Process(target=hold_and_fork, args=(redis_url, children))
     parent.start()
-    child = children.get(timeout=30)
+    child = children.get(timeout=60)
     state = opened(redis_url)
     try:
         assert state.hold("kind", "of the parent") is None
         parent.kill()
-        parent.join(30)
-        assert state.hold("kind", "of the parent", wait=30)
+        assert state.hold("kind", "of the parent", wait=60)
         assert state.hold("kind", "of the child") is None
     finally:
         os.kill(child, signal.SIGKILL)
+        parent.join(60)
 
 
 def test_a_list_heals_when_it_is_read(redis_url: str) -> None:
@@ -349,7 +362,7 @@ def test_a_list_heals_when_it_is_read(redis_url: str) -> None:
     state.put("kind", "unlisted", b"3")
     eventually(lambda: len(state.listed("kind")) == 1)
     with redis.Redis.from_url(redis_url) as client:
-        (shelf,) = client.scan_iter("fhir-bridge:shelf:*")
+        (shelf,) = {*client.scan_iter("fhir-bridge:shelf:*")}
         assert client.scard(shelf) == 1
         state.put("kind", "kept", None)
         assert state.listed("kind") == []
