@@ -24,7 +24,7 @@ def beside(data_dir: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "bridge.cli", *arguments, "--data-dir", str(data_dir)]
     if arguments == ADD:
         command += ["--key-file", str(data_dir / "newcomer.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
 
 

@@ -58,7 +58,7 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
         [sys.executable, "-m", "bridge.cli", "serve", "--port", str(free_port()), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, "PYTHONPATH": str(root), **environment},
     )
 
