@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ def place(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def state(place: str) -> State:
     return opened(place)
+
+
+@pytest.fixture(autouse=True)
+def over() -> Iterator[None]:
+    """Has a test leave no job that takes room from the next."""
+    yield
+    eventually(nothing_runs)
+
+
+def nothing_runs() -> bool:
+    return not any(thread.name == jobs.KIND for thread in threading.enumerate())
 
 
 def quiet(error: BaseException) -> None:
@@ -210,7 +221,7 @@ def test_a_job_that_was_cancelled_and_then_failed_is_forgotten(state: State) -> 
     assert begun.wait(120)
     jobs.cancel(state, "ann", job_id)
     go_on.set()
-    eventually(lambda: not any(t.name == jobs.KIND for t in threading.enumerate()))
+    eventually(nothing_runs)
     with pytest.raises(NotFound):
         jobs.look(state, "ann", job_id)
 
@@ -227,7 +238,7 @@ def test_a_job_whose_answer_cannot_be_kept_is_told_as_broken_off(tmp_path: Path)
                 with pytest.raises(StateUnavailable):
                     jobs.begin(state, "ann", lambda tell: ({}, None), quiet)
             go_on.set()
-            eventually(lambda: not any(t.name == jobs.KIND for t in threading.enumerate()))
+            eventually(nothing_runs)
             client.config_set("maxmemory", "0")
         eventually(lambda: is_broken_off(state, job_id))
         ended(state, "ann", jobs.begin(state, "ann", lambda tell: ({}, None), quiet))

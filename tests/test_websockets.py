@@ -6,7 +6,6 @@ import base64
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +13,9 @@ import pytest
 
 from bridge import websockets
 from bridge.websockets import ROOM, TALK, Socket, Websockets
+from tests.helpers import eventually
 
-SECONDS = 20
+SECONDS = 60
 
 
 class Listening:
@@ -58,11 +58,8 @@ class Listening:
         return client
 
     def nothing_is_left(self) -> bool:
-        """Whether no thread of a connection is left, a while later at the latest."""
-        deadline = time.monotonic() + SECONDS
-        while set(threading.enumerate()) - self.before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return not set(threading.enumerate()) - self.before
+        """Whether no thread of a connection is left."""
+        return self.before.issuperset(threading.enumerate())
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def test_who_is_sent_away_and_stays_on_the_line_holds_no_thread(kept: list[socke
     listening = Listening(lambda listener: listener.close(1008, "This is not for you."), 3)
     for _ in range(3):
         kept.append(listening.comes())
-    assert listening.nothing_is_left()
+    eventually(listening.nothing_is_left)
     for client in kept:
         assert b"This is not for you." in b"".join(iter(lambda one=client: one.recv(4096), b""))
 
@@ -92,6 +89,6 @@ def test_who_vanished_makes_room(kept: list[socket.socket], monkeypatch: pytest.
 
     listening = Listening(listens, 1)
     kept.append(listening.comes())
-    assert listening.nothing_is_left()
+    eventually(listening.nothing_is_left)
     kept.append(listening.comes())
     assert listening.rooms == [True, True]
