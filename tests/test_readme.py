@@ -65,7 +65,7 @@ def run(script: str, folder: Path) -> list[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=120,
+        timeout=600,
         check=True,
         env=environment,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +48,23 @@ class Story:
 
 
 def patients(library: str) -> list[Resource]:
-    """Returns the five patients that a library creates; the system of their identifiers is its own."""
+    """Returns the five patients that a library creates; the system of their identifiers is this story's own."""
+    system = f"{SYSTEM}/{library}/{uuid.uuid4()}"
     return [
         {
             "resourceType": "Patient",
-            "identifier": [{"system": f"{SYSTEM}/{library}", "value": str(number)}],
+            "identifier": [{"system": system, "value": str(number)}],
             "name": [{"family": "Skłodowska", "given": ["Marie"]}],
             "gender": "female",
             "telecom": [{"system": "phone", "value": "555"}],
         }
         for number in range(5)
     ]
+
+
+def any_of_system(sent: list[Resource]) -> str:
+    """Returns what finds these patients by their identifiers."""
+    return f"{sent[0]['identifier'][0]['system']}|"
 
 
 def transaction() -> Resource:
@@ -85,7 +92,7 @@ def with_fhirpy(url: str, account: Account) -> Story:
     created = [client.resource("Patient", **patient).save() for patient in sent]
     first = created[0]
     read = client.reference("Patient", first.id).to_resource()
-    search = client.resources("Patient").search(identifier=f"{SYSTEM}/fhirpy|").limit(PAGE)
+    search = client.resources("Patient").search(identifier=any_of_system(sent)).limit(PAGE)
     found = [patient.id for patient in search]
     assert search.count() == len(found)
     updated = client.resource("Patient", **{**read.serialize(), **UPDATE}).save()
@@ -118,7 +125,7 @@ def with_fhirclient(url: str, account: Account) -> Story:
     created = [Patient(patient).create(server) for patient in sent]
     first = created[0]["id"]
     read = Patient.read(first, server)
-    asked = {"identifier": f"{SYSTEM}/fhirclient-py|", "_count": str(PAGE)}
+    asked = {"identifier": any_of_system(sent), "_count": str(PAGE)}
     found = [patient.id for patient in Patient.where(asked).perform_resources_iter(server)]
     updated = Patient.read(first, server)
     updated.birthDate = FHIRDate(UPDATE["birthDate"])

@@ -17,16 +17,20 @@ def unique() -> str:
     return uuid.uuid4().hex[:8]
 
 
-@pytest.fixture(scope="module")
-def john(root: Sdk, unique: str) -> dict:
+def create_user(root: Sdk, name: str) -> dict:
     return root.create_user(
         {
             "id": str(uuid.uuid4()),
-            "login": f"john{unique}",
-            "email": f"john{unique}@hospital.care",
+            "login": name,
+            "email": f"{name}@hospital.care",
             "passwordHash": "correct horse battery staple",
         }
     )
+
+
+@pytest.fixture(scope="module")
+def john(root: Sdk, unique: str) -> dict:
+    return create_user(root, f"john{unique}")
 
 
 def log_in(server, login: str, secret: str) -> dict:
@@ -91,7 +95,8 @@ def test_users_are_filtered_by_id(root, john):
     assert {found["id"] for found in root.find_users(ids=[john["id"], me])} == {john["id"], me}
 
 
-def test_a_user_is_updated_and_then_deleted(server, root, john):
+def test_a_user_is_updated_and_then_deleted(server, root, unique):
+    john = create_user(root, f"other-john{unique}")
     before = root.get_user(john["id"])
     updated = root.update_user(john["id"], {"passwordHash": "wrong horse battery staple"})
     assert updated == before | {"rev": updated["rev"]} != before
