@@ -178,9 +178,9 @@ def in_production(config: Config, accounts: dict[str, dict[str, str]]) -> Caller
 
 
 def test_an_unexpected_error_is_answered_in_words_and_logged_by_its_type(
-    in_production: Caller, caplog: pytest.LogCaptureFixture
+    in_production: Caller, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs.logger.propagate = True
+    monkeypatch.setattr(logs.logger, "propagate", True)
     with caplog.at_level(logging.INFO, logger="bridge"):
         response = in_production.get("broken")
     assert response.status_code == 500
