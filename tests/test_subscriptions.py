@@ -430,6 +430,32 @@ def test_the_connection_goes_to_the_address_that_was_looked_at(
     assert answers == ["203.0.113.1"]
 
 
+def test_an_address_that_cannot_be_reached_gives_way_to_the_next(
+    config: Config, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    addresses = ["127.0.0.2", "127.0.0.1"]
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **o: [
+            found for one in (addresses if host == "hook.test" else [host]) for found in real(one, *rest, **o)
+        ],
+    )
+    hooks = Hooks(replace(config, hook_hosts=("hook.test",)), "mark")
+    port = receiver.server.server_port
+    hooks.send(f"http://hook.test:{port}/x", {})
+    assert receiver.paths() == ["POST /x"]
+    addresses.reverse()
+    receiver.answers = [500]
+    with pytest.raises(Undelivered, match="500"):
+        hooks.send(f"http://hook.test:{port}/x", {})
+    addresses.remove("127.0.0.1")
+    with pytest.raises(Undelivered, match="reached"):
+        hooks.send(f"http://hook.test:{port}/x", {})
+    assert receiver.paths() == ["POST /x"]
+
+
 def certified(folder: Path, name: str) -> tuple[Path, Path]:
     """Returns files with a certificate for a name that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())

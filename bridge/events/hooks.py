@@ -29,6 +29,8 @@ from bridge.config import Config
 from bridge.errors import BusinessRule, UpstreamFailed
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 10.0
+MOST_ADDRESSES = 3
+"""Of a host, that are tried until one can be reached."""
 WHOLE_SECONDS = 30.0
 """For a request and its answer, however many bytes come in time."""
 MOST_ANSWER_BYTES = 64 * 1024
@@ -169,7 +171,7 @@ class Hooks:
         Raises `Undelivered` unless the endpoint answers that it took it, `BusinessRule` when it may not be asked.
         """
         url = self._parts(endpoint)
-        address = self._addresses(url)[0]
+        pools = [self._pool(url, str(address)) for address in self._addresses(url)[:MOST_ADDRESSES]]
         path = url.path + (f"{'' if url.path.endswith('/') else '/'}{put[0]}" if put else "")
         target = (path or "/") + (f"?{url.query}" if url.query else "")
         sent = {**headers, "Host": url.netloc, MARK_HEADER: self._mark}
@@ -177,9 +179,10 @@ class Hooks:
             sent["Content-Type"] = put[2]
         with _translated():
             deadline = time.monotonic() + ANSWER_SECONDS
-            response = self._pool(url, str(address)).urlopen(
-                "PUT" if put else "POST",
-                target,
+            response = _first_answer(
+                pools,
+                method="PUT" if put else "POST",
+                url=target,
                 body=put[1] if put else b"",
                 headers=sent,
                 retries=False,
@@ -254,6 +257,7 @@ class Hooks:
 
 
 ENDPOINT = "Subscription.channel.endpoint"
+UNREACHED = "The endpoint cannot be reached, or broke the connection."
 
 
 def _port(url: SplitResult) -> int:
@@ -263,6 +267,14 @@ def _port(url: SplitResult) -> int:
 def _place(url: SplitResult) -> tuple[str | None, int]:
     host = (url.hostname or "").rstrip(".")
     return ("localhost" if host in ("127.0.0.1", "::1") else host), _port(url)
+
+
+def _first_answer(pools: Sequence[urllib3.HTTPConnectionPool], **request: Any) -> urllib3.BaseHTTPResponse:
+    """Returns what the first answers to which a connection can be made."""
+    for pool in pools[:-1]:
+        with suppress(urllib3.exceptions.ConnectTimeoutError):  # a refusal is one too
+            return pool.urlopen(**request)
+    return pools[-1].urlopen(**request)
 
 
 def _let_go(response: urllib3.BaseHTTPResponse, deadline: float) -> None:
@@ -281,9 +293,11 @@ def _let_go(response: urllib3.BaseHTTPResponse, deadline: float) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except urllib3.exceptions.NewConnectionError as e:
+        raise Undelivered(UNREACHED) from e
     except urllib3.exceptions.TimeoutError as e:
         raise Undelivered("The endpoint did not answer in time.") from e
     except urllib3.exceptions.SSLError as e:
         raise Undelivered("The endpoint's certificate is not one that is trusted here.") from e
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-        raise Undelivered("The endpoint cannot be reached, or broke the connection.") from e
+        raise Undelivered(UNREACHED) from e
