@@ -114,7 +114,11 @@ def _upstream(app: Flask, config: Config, throttle: Throttle) -> Upstream:
 def _follow(app: Flask, config: Config, mark: str) -> None:
     """Has the application know of Subscriptions, and know notifications that it sent itself by their mark."""
     bridge = app.extensions["bridge"]
-    source = _Store(app.extensions["store"]) if config.embedded else Icure(config.icure_url, bridge)
+    source = (
+        _Store(app.extensions["store"])
+        if config.embedded
+        else Icure(config.icure_url, bridge, logs.unexpected)
+    )
     app.extensions["following"] = Following(bridge, source, mark, logs.unexpected)
 
     @app.before_request

@@ -120,9 +120,9 @@ def break_off(server: Server, app: Any) -> None:
 
 
 @contextmanager
-def silence() -> Iterator[tuple[tuple[str, int], list[socket.socket]]]:
-    """Yields the address of one who takes every websocket, says nothing and hears nothing, and those it took."""
-    taken: list[socket.socket] = []
+def standing_in(app: Any, answer: Callable[[socket.socket, bytes], None]) -> Iterator[None]:
+    """Puts something else in iCure's place, which answers to websockets as it likes; the connections stay open."""
+    lines: list[socket.socket] = []
 
     def take() -> None:
         while True:
@@ -130,24 +130,24 @@ def silence() -> Iterator[tuple[tuple[str, int], list[socket.socket]]]:
                 line, _ = listener.accept()
             except OSError:
                 return
-            asked, there = line.recv(65536), WSConnection(ConnectionType.SERVER)
-            if not asked:
-                line.close()
-                continue
-            there.receive_data(asked)
-            next(there.events())
-            line.sendall(there.send(AcceptConnection()))
-            taken.append(line)
+            lines.append(line)
+            if asked := line.recv(65536):
+                answer(line, asked)
 
+    source = app.extensions["following"].source
+    before = source._place, source._url
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taking = threading.Thread(target=take)
         taking.start()
+        host, port = listener.getsockname()
+        source._place, source._url = (host, port), f"ws://{host}:{port}{icure.PATH}"
         try:
-            yield listener.getsockname(), taken
+            yield
         finally:
+            source._place, source._url = before
             listener.shutdown(socket.SHUT_RDWR)
             taking.join()
-            for line in taken:
+            for line in lines:
                 line.close()
 
 
@@ -210,13 +210,53 @@ def test_of_connections_that_fell_silent_no_thread_is_left_over(
 ) -> None:
     for name in ("SILENT_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(icure, name, 0.2)
-    source = app.extensions["following"].source
-    with silence() as (place, taken):
-        source._place, source._url = place, f"ws://{place[0]}:{place[1]}{icure.PATH}"
+    taken = []
+
+    def silent(line: socket.socket, asked: bytes) -> None:
+        there = WSConnection(ConnectionType.SERVER)
+        there.receive_data(asked)
+        next(there.events())
+        line.sendall(there.send(AcceptConnection()))
+        taken.append(line)
+
+    with standing_in(app, silent):
         esmith.created(hook(receiver, **FULL))
         until(app, lambda: len(taken) >= 3)
         readers = [one for one in threading.enumerate() if "simple_websocket" in one.name]
         assert len(readers) <= 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda line, asked: None, id="none"),
+        pytest.param(lambda line, asked: line.shutdown(socket.SHUT_RDWR), id="broken off"),
+        pytest.param(lambda line, asked: line.sendall(b"220 mail.example ESMTP\r\n\r\n"), id="no HTTP"),
+        pytest.param(lambda line, asked: line.sendall(b"HTTP/1.1 401 No\r\n\r\n"), id="a refusal"),
+    ],
+)
+def test_it_hears_again_after_one_who_does_not_take_websockets(
+    app: Any,
+    esmith: Caller,
+    far: Remote,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[socket.socket, bytes], None],
+) -> None:
+    asked = []
+
+    def take(line: socket.socket, said: bytes) -> None:
+        asked.append(said)
+        answer(line, said)
+
+    with standing_in(app, take), monkeypatch.context() as patch:
+        patch.setattr(icure, "CONNECT_SECONDS", 0.2)
+        made = esmith.created(hook(receiver, **FULL))
+        until(app, lambda: status_of(esmith, made) == ("error", icure.NOT_HEARD))
+        eventually(lambda: len(asked) >= 2)
+    seen = far.created(observation())
+    until(app, lambda: status_of(esmith, made) == ("active", None))
+    until(app, lambda: receiver.paths() == [put(seen)])
 
 
 def test_what_was_missed_is_asked_for_once_for_all(

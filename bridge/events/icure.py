@@ -14,16 +14,16 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from simple_websocket import Client as Connection
-from simple_websocket import ConnectionClosed
+from simple_websocket import Client, ConnectionClosed
 from simple_websocket.errors import SimpleWebsocketError
+from wsproto.utilities import ProtocolError
 
 from bridge.auth import Caller
 from bridge.errors import BridgeError, KeyMissing, NotLoggedIn
@@ -128,14 +128,41 @@ class Heard:
         return found, found[-1].number if found else number
 
 
+class Connection(Client):  # type: ignore[misc]
+    """A websocket to a server that may be none, and that may not answer. Raises `OSError` then."""
+
+    def handshake(self) -> None:
+        """Asks for the websocket, and waits for the answer."""
+        # Facts: the client waits for ever for an answer, and leaves its socket open when it gets none or a bad one.
+        self.sock.settimeout(CONNECT_SECONDS)
+        with ExitStack() as failed:
+            failed.callback(self.sock.close)
+            try:
+                super().handshake()
+            except ProtocolError as e:
+                raise OSError from e
+            failed.pop_all()
+        self.sock.settimeout(None)
+
+    def end(self) -> None:
+        """Ends the connection, and the thread that reads from it."""
+        # Fact: the client's own `close` also closes the socket, below the thread that reads: that waits for ever then.
+        with suppress(ConnectionClosed, OSError):
+            super(Client, self).close()
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+
+
 class Icure:
     """Hears of changes from an iCure server."""
 
-    def __init__(self, url: str, bridge: Bridge) -> None:
+    def __init__(self, url: str, bridge: Bridge, unexpected: Callable[[BaseException], None]) -> None:
         self._url = ("ws" + url.removeprefix("http")).rstrip("/") + PATH
         place = urlsplit(self._url)
         self._place = (str(place.hostname), place.port or (443 if place.scheme == "wss" else 80))
         self._bridge = bridge
+        self._unexpected = unexpected
         self._heard: dict[tuple[str, str], Heard] = {}
 
     def begin(self, now: int) -> Position:
@@ -172,6 +199,8 @@ class Icure:
                 why = str(e)
             except (BridgeError, SimpleWebsocketError, OSError, ValueError, LookupError, TypeError):
                 pass
+            except Exception as e:  # noqa: BLE001  the thread goes on
+                self._unexpected(e)
             if heard.filled == filled:
                 heard.fails(why)
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
@@ -200,7 +229,7 @@ class Icure:
             while _wanted(self._caller(heard), kind) == wanted and held.listen(LOOK_SECONDS):
                 pass
         finally:
-            _end(connection)
+            connection.end()
 
     def _caller(self, heard: Heard) -> Caller:
         """Returns the user, by the first token that iCure still accepts; with the key where that is how it sees."""
@@ -263,16 +292,6 @@ class _Line:
         self._waiting = None
         self._heard.until = now
         self._heard.well()
-
-
-def _end(connection: Connection) -> None:
-    """Ends a connection, and the thread that reads from it."""
-    # Fact: the client's own `close` also closes the socket, below the thread that reads: that waits for ever then.
-    with suppress(ConnectionClosed, OSError):
-        super(Connection, connection).close()
-    with suppress(OSError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
-    connection.thread.join()
 
 
 def _now() -> int:
