@@ -20,6 +20,10 @@ from simple_websocket.errors import SimpleWebsocketError
 
 ROOM, TALK = "websocket.room", "websocket.talk"
 GUNICORN_SOCKET = "gunicorn.socket"
+UPGRADE = "HTTP_UPGRADE"
+"""Left out of what the application is asked: werkzeug has routes of their own for handshakes, ours answer both."""
+EXTENSIONS = "HTTP_SEC_WEBSOCKET_EXTENSIONS"
+"""Left out of the handshake: none is offered, what is encrypted hardly packs. Bad parameters raise `ValueError`."""
 GOING_AWAY = 1001
 LONGEST_MESSAGE = 1024 * 1024
 PING_SECONDS = 25.0
@@ -75,10 +79,10 @@ class Websockets:
         """Whether no talk goes on: set when the process is about to end."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: D102
-        if environ.get("HTTP_UPGRADE", "").lower() != "websocket" or GUNICORN_SOCKET not in environ:
+        if environ.get(UPGRADE, "").lower() != "websocket" or GUNICORN_SOCKET not in environ:
             return self._plain(environ, start_response)
         if not _is_handshake(environ):
-            return self._plain(_without_upgrade(environ), start_response)
+            return self._plain(_without(environ, UPGRADE), start_response)
         room = self._room.acquire(blocking=False)
         try:
             return self._answer(environ, room, start_response)
@@ -91,7 +95,7 @@ class Websockets:
         return body
 
     def _answer(self, environ: dict[str, Any], room: bool, start_response: Any) -> Iterable[bytes]:
-        asked = _without_upgrade(environ) | {ROOM: room}
+        asked = _without(environ, UPGRADE) | {ROOM: room}
         began: list[tuple[Any, ...]] = []
         written: list[bytes] = []
 
@@ -119,7 +123,7 @@ class Websockets:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
         try:
             connection = Server.accept(
-                environ,
+                _without(environ, EXTENSIONS),
                 ping_interval=PING_SECONDS,
                 max_message_size=LONGEST_MESSAGE,
                 thread_class=partial(threading.Thread, daemon=True),
@@ -150,6 +154,5 @@ def _is_handshake(environ: dict[str, Any]) -> bool:
     )
 
 
-def _without_upgrade(environ: dict[str, Any]) -> dict[str, Any]:
-    """Returns the request as any other: werkzeug has routes of their own for handshakes, ours answer both."""
-    return {name: value for name, value in environ.items() if name != "HTTP_UPGRADE"}
+def _without(environ: dict[str, Any], header: str) -> dict[str, Any]:
+    return {name: value for name, value in environ.items() if name != header}

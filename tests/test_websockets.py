@@ -34,7 +34,7 @@ class Listening:
         start_response("503 Service Unavailable", [])
         return []
 
-    def comes(self) -> socket.socket:
+    def comes(self, **headers: str) -> socket.socket:
         """Returns the client's end of a connection that asks for a websocket."""
         client, server = socket.socketpair()
         client.settimeout(SECONDS)
@@ -47,6 +47,7 @@ class Listening:
             "HTTP_SEC_WEBSOCKET_KEY": key,
             "HTTP_SEC_WEBSOCKET_VERSION": "13",
             "gunicorn.socket": server,
+            **headers,
         }
 
         def serve() -> None:
@@ -92,3 +93,16 @@ def test_who_vanished_makes_room(kept: list[socket.socket], monkeypatch: pytest.
     eventually(listening.nothing_is_left)
     kept.append(listening.comes())
     assert listening.rooms == [True, True]
+
+
+@pytest.mark.parametrize(
+    "extensions", ["permessage-deflate", "permessage-deflate; server_max_window_bits=abc", ";;,=", "no such"]
+)
+def test_extensions_are_neither_taken_up_nor_stumbled_over(
+    kept: list[socket.socket], extensions: str
+) -> None:
+    listening = Listening(lambda listener: listener.send("hello"), 1)
+    kept.append(listening.comes(HTTP_SEC_WEBSOCKET_EXTENSIONS=extensions))
+    said = b"".join(iter(lambda: kept[0].recv(4096), b""))
+    assert b"Sec-WebSocket-Extensions" not in said
+    assert b"hello" in said
