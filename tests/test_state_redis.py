@@ -176,6 +176,24 @@ def test_a_redis_that_stops_is_unavailable_and_serves_again_when_it_is_back(tmp_
         assert [name for name, use in USES.items() if is_unavailable(use, state)] == []
 
 
+def test_connections_to_what_became_a_replica_are_left(tmp_path: Path) -> None:
+    """As after a failover, when the name leads elsewhere, but what is connected stays connected."""
+    folders = [tmp_path / name for name in ("before", "after")]
+    for folder in folders:
+        folder.mkdir()
+    with redis_serving(folders[0]) as (_, before), redis_serving(folders[1]) as (_, after):
+        with relayed(before) as relay:
+            state = opened(relay.url)
+            state.put("kind", "name", b"before")
+            relay.target = urlsplit(after)
+            with redis.Redis.from_url(before) as left:
+                left.replicaof(relay.target.hostname or "", relay.target.port or 0)
+            for use in EXCHANGES.values():
+                use(state)
+            state.put("kind", "name", b"after")
+        assert opened(after).get("kind", "name") == b"after"
+
+
 def test_a_hold_outlives_a_restart_of_redis(tmp_path: Path) -> None:
     with redis_serving(tmp_path) as (process, url):
         held = opened(url, lease_seconds=120).hold("kind", "name")

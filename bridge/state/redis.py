@@ -84,8 +84,8 @@ class Redis:
             protocol=2,
             socket_connect_timeout=CONNECT_SECONDS,
             socket_timeout=ANSWER_SECONDS,
-            # A connection may have died since it was last used.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            # A connection may have died since it was last used, or lead to what became a replica meanwhile.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError, redis.ReadOnlyError)),
         )
         self._client = client
         self._names = _script(client, NAMES)
