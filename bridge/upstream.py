@@ -47,11 +47,12 @@ def translate_status(response: requests.Response) -> errors.BridgeError:
     if kind is None:
         return errors.UpstreamFailed(f"iCure answered {response.status_code}.")
     wait = response.headers.get("Retry-After", "")
-    headers = {"Retry-After": wait} if kind is errors.Throttled and wait else {}
+    passed_on = kind is errors.Throttled and re.fullmatch("[ -~]+", wait)
+    headers = {"Retry-After": wait} if passed_on else {}
     return kind(f"iCure answered {response.status_code}.", headers=headers)
 
 
-def translate_exception(error: requests.RequestException) -> errors.BridgeError:
+def translate_exception(error: Exception) -> errors.BridgeError:
     """Returns what a call that got no whole reply means for the caller."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return errors.UpstreamTimeout("iCure could not be reached in time.")
@@ -118,8 +119,11 @@ class Upstream:
                 time.sleep(self._pause_seconds * 2 ** (attempt - 1))
             try:
                 response = self.session.get_adapter(url).send(request, timeout=self._timeout)
+                if response.status_code < 200:  # what comes after it would be taken for the next answer
+                    response.close()
+                    return response
                 _ = response.content
-            except requests.RequestException as e:
+            except (requests.RequestException, ValueError) as e:  # the latter of chunks of odd sizes
                 failure = translate_exception(e)
                 failure.__cause__ = e
                 continue
@@ -242,7 +246,7 @@ class Client:
         """Returns a new token of a user in clear; it replaces the one with the same name."""
         path = f"user/token/{_segment(user_id)}/{_segment(name)}"
         response = self._checked("POST", path, query=f"tokenValidity={seconds}")
-        secret = response.text.strip().strip('"')
+        secret = response.content.decode("ascii", "replace").strip().strip('"')
         if not re.fullmatch(r"[\w.~+/=\-]{6,}", secret, re.ASCII):
             raise _not_understood()
         return secret

@@ -11,10 +11,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -229,6 +230,29 @@ def _listens(port: int) -> bool:
             return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
+
+
+@contextmanager
+def saying(*said: bytes) -> Iterator[str]:
+    """A server that answers the requests of each connection by these bytes, one after the other; yields its URL."""
+
+    def talk(line: socket.socket) -> None:
+        with suppress(OSError), line:
+            for one in said:
+                if not line.recv(65536):
+                    return
+                line.sendall(one)
+            line.recv(65536)
+
+    def take() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=take, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 class Server:

@@ -34,7 +34,7 @@ from bridge.events import following as follow
 from bridge.events import kept as kept_module
 from bridge.events.hooks import MARK_HEADER, Hooks, Undelivered, inner
 from bridge.upstream import REPEATS
-from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, count_calls, eventually
+from tests.helpers import DEMO_PATIENT, Account, Caller, assert_outcome, count_calls, eventually, saying
 from tests.receiver import Receiver, receiving
 from tests.test_sharing import patient_user
 
@@ -881,6 +881,17 @@ def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(
         with suppress(Undelivered):
             Hooks(config, "mark").send(url, {})
         assert cut.wait(120)
+
+
+def test_what_comes_after_an_informational_answer_tells_nothing_of_the_next_notification(
+    config: Config,
+) -> None:
+    late = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    with saying(b"HTTP/1.1 103 Early Hints\r\n\r\n", late) as url:
+        hooks = Hooks(replace(config, hook_hosts=("127.0.0.1",)), "mark")
+        for _ in range(2):
+            with pytest.raises(Undelivered, match="103"):
+                hooks.send(url, {})
 
 
 def test_what_a_subscription_does_not_take_is_refused_in_words(esmith: Caller, receiver: Receiver) -> None:

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from bridge import errors
 from bridge.errors import BridgeError, UpstreamFailed, UpstreamTimeout
 from bridge.upstream import REPEATS, Client, Tokens, Upstream, translate_exception, translate_status
-from tests.helpers import eventually
+from tests.helpers import eventually, saying
 
 PATIENT = {"id": "p", "rev": "1-a"}
 
@@ -345,6 +345,41 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(
     with pytest.raises(BridgeError):
         client.read("patient", "p")
     assert len(icure.received) == 1
+
+
+ODD = {
+    "a chunk of a negative size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
+    "a charset that is none of texts": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=idna\r\nContent-Length: 6\r\n\r\na \xff de"
+    ),
+    "a charset that nobody can name": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=a\0b\r\nContent-Length: 6\r\n\r\na \xff de"
+    ),
+}
+
+
+@pytest.mark.parametrize("call", ["read", "create_token"])
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_what_is_hardly_http_is_refused_in_words(odd: bytes, call: str) -> None:
+    with saying(odd) as url, pytest.raises(UpstreamFailed, match="cannot be understood"):
+        CALLS[call](Client(Upstream(url, pause_seconds=0.001), Tokens("t")))
+
+
+@pytest.mark.parametrize("status", [101, 102, 103])
+def test_what_comes_after_an_informational_answer_is_not_the_answer_to_another_request(status: int) -> None:
+    late = b"HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n" + b'{"id": "of another", "rev":1}'
+    with saying(b"HTTP/1.1 %d Early\r\n\r\n" % status, late) as url:
+        client = Client(Upstream(url), Tokens("t"))
+        for _ in range(2):
+            with pytest.raises(UpstreamFailed, match=str(status)):
+                client.read("patient", "p")
+
+
+def test_a_retry_after_that_cannot_be_passed_on_is_left_out(icure: Icure, client: Client) -> None:
+    icure.replies = [Reply(429, headers={"Retry-After": "1\x01"})]
+    with pytest.raises(errors.Throttled) as refused:
+        client.read("patient", "p")
+    assert refused.value.headers == {}
 
 
 def test_a_server_that_is_not_there_is_said_so() -> None:

@@ -278,8 +278,11 @@ def _first_answer(pools: Sequence[urllib3.HTTPConnectionPool], **request: Any) -
 
 
 def _let_go(response: urllib3.BaseHTTPResponse, deadline: float) -> None:
-    """Reads a short answer to its end, so that the connection can be used again; closes any other."""
-    left = MOST_ANSWER_BYTES
+    """Reads a short answer to its end, so that the connection can be used again; closes any other.
+
+    An informational one is not the end: what comes after it would be taken for the next answer.
+    """
+    left = MOST_ANSWER_BYTES if response.status >= 200 else 0
     while left > 0 and time.monotonic() < deadline:
         part = response.read1(left)
         if not part:
