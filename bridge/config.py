@@ -194,6 +194,8 @@ def _smtp_server(text: str) -> SmtpServer:
     tls, starttls = parts.scheme == "smtps", parts.scheme == "smtp" and options.get("starttls") != "no"
     if parts.username and not (tls or starttls):
         raise ValueError("must not send a password in clear: leave out starttls=no, or the user")
+    if not unquote(f"{parts.username}{parts.password}").isascii():
+        raise ValueError("must have a user and a password of ASCII characters: others cannot be sent")
     ca_certs = options.get("ca_certs")
     return SmtpServer(
         host=str(parts.hostname),

@@ -41,7 +41,7 @@ class Mail:
         message.set_content(text)
         with self._session() as session:
             try:
-                session.send_message(message)
+                session.send_message(message, to_addrs=[to])  # the header's may be read otherwise
             except smtplib.SMTPResponseException as e:
                 raise MailFailed(f"The mail server refused the message with {e.smtp_code}.") from e
             except smtplib.SMTPRecipientsRefused as e:
@@ -96,7 +96,7 @@ def _translated() -> Iterator[None]:
         raise MailFailed("The mail server refuses the login of BRIDGE_SMTP_URL.") from e
     except ssl.SSLError as e:
         raise MailFailed("There is no encrypted connection to the mail server that can be trusted.") from e
-    except (smtplib.SMTPException, OSError) as e:
+    except (smtplib.SMTPException, OSError, ValueError) as e:  # the last of what a server asks for at a login
         raise MailFailed(
             "The mail server cannot be reached, or does not do what BRIDGE_SMTP_URL says."
         ) from e

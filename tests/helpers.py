@@ -233,11 +233,12 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def saying(*said: bytes) -> Iterator[str]:
+def saying(*said: bytes, greeting: bytes = b"") -> Iterator[str]:
     """A server that answers the requests of each connection by these bytes, one after the other; yields its URL."""
 
     def talk(line: socket.socket) -> None:
         with suppress(OSError), line:
+            line.sendall(greeting)
             for one in said:
                 if not line.recv(65536):
                     return

@@ -115,6 +115,7 @@ WRONG = [
                 "smtp://",
                 "smtp://x:0",
                 "smtp://x:99999",
+                "smtp://u:p%C3%A4@x",
                 "smtp://x y",
                 "smtp://x/y",
             ),

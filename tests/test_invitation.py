@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
+import smtplib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -22,9 +24,9 @@ from fhir.resources.R4B.operationdefinition import OperationDefinition
 
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config, read_config
-from bridge.errors import MailFailed, MailTimeout
+from bridge.errors import BusinessRule, MailFailed, MailTimeout
 from bridge.mail import Mail
-from tests.helpers import Account, Caller, Counting, assert_outcome, free_port, stored
+from tests.helpers import Account, Caller, Counting, assert_outcome, free_port, saying, stored
 from tests.smtp import Server, smtp_serving
 
 SENDER = "Clinic <no-reply@clinic.example>"
@@ -427,6 +429,34 @@ def test_a_slow_server_is_not_waited_for(smtp: Server) -> None:
     assert config.smtp_server is not None
     with pytest.raises(MailTimeout):
         Mail(config.smtp_server, SENDER, answer_seconds=5).send("slow@x.example", "a", "b")
+
+
+def test_a_login_that_a_server_asks_for_oddly_is_a_failure_in_words() -> None:
+    asks = b"250-mail.example\r\n250 AUTH CRAM-MD5\r\n", b"334 abc\r\n", b"221 Bye\r\n"
+    with saying(*asks, greeting=b"220 mail.example\r\n") as url:
+        server = settings(f"smtp://{urlsplit(url).netloc}?starttls=no").smtp_server
+        assert server is not None
+        with pytest.raises(MailFailed):
+            Mail(replace(server, user="bridge", password="secret"), SENDER).check()
+
+
+@pytest.mark.parametrize("address", ["argan@moliere..example", "=?utf-8?q?argan?=@moliere.example"])
+def test_a_message_goes_to_nobody_but_the_address_that_was_given(
+    smtp: Server, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to what its header may be read as."""
+    asked = []
+
+    def rcpt(session: smtplib.SMTP, to: str, options: Any = ()) -> Any:
+        asked.append(to)
+        return 550, b"no such mailbox"
+
+    monkeypatch.setattr(smtplib.SMTP, "rcpt", rcpt)
+    server = settings(plain(smtp)).smtp_server
+    assert server is not None
+    with pytest.raises(BusinessRule):
+        Mail(server, SENDER).send(address, "a", "b")
+    assert asked == [address]
 
 
 # encrypted
