@@ -77,9 +77,11 @@ def _validated(body: Resource, asked: dict[str, str]) -> tuple[Resource | None, 
     whole = body.get("resourceType") == "Parameters"
     at = "Parameters.parameter" if whole else None
     parameters = body.get("parameter") if whole else None
-    named = (
-        {p.get("name"): p for p in parameters if isinstance(p, dict)} if isinstance(parameters, list) else {}
-    )
+    named: dict[str, Resource] = {}
+    for index, one in enumerate(parameters if isinstance(parameters, list) else ()):
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            raise Invalid("A parameter has a name.", f"{at}[{index}]")
+        named[one["name"]] = one
     issues: list[Issue] = []
     mode = named.get("mode", {}).get("valueCode", asked.get("mode"))
     if mode is not None and mode not in MODES:

@@ -65,6 +65,12 @@ def test_validate_refuses_what_is_no_request(esmith: Caller, body: Any) -> None:
     assert_outcome(esmith.post("Patient/$validate", body), 400)
 
 
+@pytest.mark.parametrize("parameter", [{"name": {}}, {"name": ["mode"]}, {"valueCode": "create"}, 5])
+def test_validate_names_the_parameter_that_has_no_name(esmith: Caller, parameter: Any) -> None:
+    body = parameters({"name": "resource", "resource": PATIENT}, parameter)
+    assert_outcome(esmith.post("Patient/$validate", body), 400, "invalid", "Parameters.parameter[1]")
+
+
 def test_the_openapi_document_is_valid_and_names_every_route(esmith: Caller) -> None:
     document = esmith.get("/openapi.json").json
     validate(document)
