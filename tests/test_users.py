@@ -109,6 +109,8 @@ BAD = {
     "unknown member": ({"login": "x", "passwordHash": PASSWORD}, "passwordHash"),
     "unknown member with a strange name": ({"login": "x", "ü ": PASSWORD}, None),
     "own id": ({"login": "x", "id": "mine"}, "id"),
+    "a Bundle of nothing": ({"resourceType": "Bundle", "entry": 5}, "entry"),
+    "a Bundle of no entries": ({"resourceType": "Bundle", "entry": [5, None]}, "entry"),
     "administrator": ({"login": "x", "systemMetadata": {"isAdmin": True}}, "systemMetadata"),
     "long login": ({"login": "x" * 256}, "login"),
     "long name": ({"login": "x", "name": "x" * 256}, "name"),

@@ -256,10 +256,12 @@ def _ordered(resource: Json) -> Json:
     order = element_order(resource["resourceType"])
     last = len(order)
     ordered = {key: resource[key] for key in sorted(resource, key=lambda key: order.get(key, last))}
-    if resource["resourceType"] == "Bundle" and "entry" in resource:
-        ordered["entry"] = list(map(_ordered_entry, resource["entry"]))
+    if resource["resourceType"] == "Bundle" and isinstance(entries := resource.get("entry"), list):
+        ordered["entry"] = list(map(_ordered_entry, entries))
     return ordered
 
 
 def _ordered_entry(entry: Json) -> Json:
-    return {**entry, "resource": _ordered(entry["resource"])} if "resource" in entry else entry
+    if not isinstance(entry, dict) or "resource" not in entry:
+        return entry
+    return {**entry, "resource": _ordered(entry["resource"])}
