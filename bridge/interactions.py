@@ -23,7 +23,7 @@ from bridge.errors import (
     Unprocessable,
 )
 from bridge.homes import Record, home_of, with_meta
-from bridge.patch import Patch
+from bridge.patch import Patch, check_depth
 from bridge.plan import Incoming, Removal, Write
 from bridge.references import by_client_ids, client_ids
 from bridge.scope import Scope
@@ -188,6 +188,7 @@ def patched(scope: Scope, record: Record, change: Patch, path: str) -> Incoming:
     resource = change(record.resource)
     if (resource.get("resourceType"), resource.get("id")) != (record.resource_type, record.id):
         raise Unprocessable("A patch cannot change type or id.", f"{path}.id")
+    check_depth(resource, path)
     checked, warnings = wire.check(resource, at=path, strict=scope.config.validation == "strict")
     return Incoming(checked, path, id=record.id, over=record, warnings=list(warnings))
 

@@ -25,6 +25,7 @@ from mappings.values import Json, Resource
 
 JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 MOST_OPERATIONS = 1000
+TOO_DEEP = f"The patch puts more than {wire.MAX_DEPTH} objects and lists inside each other."
 
 Patch = Callable[[Resource], Resource]
 
@@ -42,6 +43,12 @@ def read_patch(body: bytes, content_type: str, max_bytes: int) -> Patch:
     if kind == MERGE_PATCH or (kind == "application/json" and sent.get("resourceType") != "Parameters"):
         return lambda resource: merge_patch(resource, sent)
     return lambda resource: fhirpath_patch(resource, sent)
+
+
+def check_depth(patched: Resource, path: str) -> None:
+    """Raises `Unprocessable` for a patched resource that is nested deeper than one that is sent may be."""
+    if wire.deeper_than(patched, wire.MAX_DEPTH):
+        raise Unprocessable(TOO_DEEP, path)
 
 
 def merge_patch(resource: Resource, changes: Resource) -> Resource:
@@ -77,10 +84,14 @@ def json_patch(resource: Resource, operations: Json, max_bytes: int) -> Resource
             raise Unprocessable("This operation cannot be applied.", f"Patch[{at}]") from e
         except (TypeError, AttributeError, KeyError, IndexError, ValueError) as e:
             raise Invalid("This is no operation of JSON Patch.", f"Patch[{at}]") from e
+        except RecursionError as e:
+            raise Unprocessable(TOO_DEEP, f"Patch[{at}]") from e
         if not isinstance(patched, dict):
             raise Unprocessable("After this operation nothing is left of the resource.", f"Patch[{at}]")
-        if operation.get("op") == "copy" and len(wire.dump(patched)) > max_bytes:
-            raise Unprocessable("This operation makes the resource too large.", f"Patch[{at}]")
+        if operation.get("op") == "copy":
+            check_depth(patched, f"Patch[{at}]")
+            if len(wire.dump(patched)) > max_bytes:
+                raise Unprocessable("This operation makes the resource too large.", f"Patch[{at}]")
     return patched
 
 
@@ -131,8 +142,10 @@ def fhirpath_patch(resource: Resource, parameters: Resource) -> Resource:
         parts = _parts(one, path)
         try:
             _operate(root, parts, path)
-        except (KeyError, IndexError, TypeError) as e:
+        except (KeyError, IndexError, TypeError, AttributeError) as e:
             raise Unprocessable("This operation cannot be applied.", path) from e
+        except RecursionError as e:
+            raise Unprocessable(TOO_DEEP, path) from e
     return root["resource"]
 
 

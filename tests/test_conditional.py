@@ -305,6 +305,11 @@ BAD_PATCHES = {
     "another id": (b'[{"op":"replace","path":"/id","value":"x"}]', 422),
     "another type": (b'[{"op":"replace","path":"/resourceType","value":"Observation"}]', 422),
     "nothing left": (b'[{"op":"replace","path":"","value":[]}]', 422),
+    "a copy in what is now a Bundle": (
+        b'[{"op":"replace","path":"","value":{"resourceType":"Bundle","entry":[5]}},'
+        b'{"op":"copy","from":"/entry","path":"/x"}]',
+        422,
+    ),
 }
 
 
@@ -332,6 +337,13 @@ BAD_FHIRPATH = {
     },
     "nothing left": {"resourceType": "Parameters", "parameter": [operation("delete", "Patient")]},
     "no value": {"resourceType": "Parameters", "parameter": [operation("replace", "Patient.name[0].family")]},
+    "into an extension that is text": {
+        "resourceType": "Parameters",
+        "parameter": [
+            operation("add", "Patient", name={"valueString": "extension"}, value={"valueString": "x"}),
+            operation("delete", "Patient.extension('x')"),
+        ],
+    },
     "no such element": {
         "resourceType": "Parameters",
         "parameter": [operation("add", "Patient", name={"valueString": "nome"}, value={"valueString": "x"})],
@@ -353,6 +365,37 @@ def test_a_fhirpath_patch_that_cannot_be_applied_changes_nothing(esmith: Caller,
     answer = esmith.send("PATCH", url(created), body)
     assert answer.status_code in (400, 422), answer.text
     assert_outcome(answer, answer.status_code)
+    assert esmith.get(url(created)).json == created
+
+
+def deepened(kind: str, times: int) -> bytes:
+    """A JSON Patch that puts an extension into the innermost one, again and again, by adding or by copying it."""
+    change: list[Any] = [
+        {"op": "add", "path": "/extension", "value": [{"url": "u", "extension": [{"url": "v"}]}]}
+    ]
+    inside = "/extension/0"
+    for _ in range(times):
+        inside += inside if kind == "copy" else "/extension/0"
+        change.append(
+            {"op": kind, "from": "/extension", "path": f"{inside}/extension", "value": [{"url": "w"}]}
+        )
+    return json.dumps(change).encode()
+
+
+@pytest.mark.parametrize(("kind", "times"), [("add", 40), ("add", 900), ("copy", 6), ("copy", 14)])
+def test_a_json_patch_that_nests_too_deep_changes_nothing(esmith: Caller, kind: str, times: int) -> None:
+    created = esmith.created(patient())
+    assert_outcome(esmith.send("PATCH", url(created), deepened(kind, times), **JSON_PATCH), 422, "processing")
+    assert esmith.get(url(created)).json == created
+
+
+@pytest.mark.parametrize("times", [40, 150])
+def test_a_fhirpath_patch_that_nests_too_deep_changes_nothing(esmith: Caller, times: int) -> None:
+    created = esmith.created(patient())
+    extension = {"name": {"valueString": "extension"}, "value": {"part": [{"name": "url", "valueUri": "u"}]}}
+    change = [operation("add", "Patient" + ".extension[0]" * at, **extension) for at in range(times)]
+    answer = esmith.send("PATCH", url(created), {"resourceType": "Parameters", "parameter": change})
+    assert_outcome(answer, 422, "processing")
     assert esmith.get(url(created)).json == created
 
 

@@ -12,7 +12,7 @@ from bridge.wire.gate import ADDITIONAL_VALUE, check, warm_up
 from bridge.wire.media import FHIR_JSON, JSON, check_accept, check_content_type, check_form_type
 from bridge.wire.packed import Packed, compact, parse_bundle, unpacked
 from bridge.wire.shapes import summary_elements
-from bridge.wire.text import MAX_DEPTH, dump, dump_bundle, dump_pretty, loads, number, parse
+from bridge.wire.text import MAX_DEPTH, deeper_than, dump, dump_bundle, dump_pretty, loads, number, parse
 
 __all__ = [
     "ADDITIONAL_VALUE",
@@ -27,6 +27,7 @@ __all__ = [
     "check_content_type",
     "check_form_type",
     "compact",
+    "deeper_than",
     "dump",
     "dump_bundle",
     "dump_pretty",
