@@ -120,7 +120,9 @@ def break_off(server: Server, app: Any) -> None:
 
 
 @contextmanager
-def standing_in(app: Any, answer: Callable[[socket.socket, bytes], None]) -> Iterator[None]:
+def standing_in(
+    app: Any, answer: Callable[[socket.socket, bytes], None], scheme: str = "ws"
+) -> Iterator[None]:
     """Puts something else in iCure's place, which answers to websockets as it likes; the connections stay open."""
     lines: list[socket.socket] = []
 
@@ -140,7 +142,7 @@ def standing_in(app: Any, answer: Callable[[socket.socket, bytes], None]) -> Ite
         taking = threading.Thread(target=take)
         taking.start()
         host, port = listener.getsockname()
-        source._place, source._url = (host, port), f"ws://{host}:{port}{icure.PATH}"
+        source._place, source._url = (host, port), f"{scheme}://{host}:{port}{icure.PATH}"
         try:
             yield
         finally:
@@ -227,12 +229,13 @@ def test_of_connections_that_fell_silent_no_thread_is_left_over(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("scheme", "answer"),
     [
-        pytest.param(lambda line, asked: None, id="none"),
-        pytest.param(lambda line, asked: line.shutdown(socket.SHUT_RDWR), id="broken off"),
-        pytest.param(lambda line, asked: line.sendall(b"220 mail.example ESMTP\r\n\r\n"), id="no HTTP"),
-        pytest.param(lambda line, asked: line.sendall(b"HTTP/1.1 401 No\r\n\r\n"), id="a refusal"),
+        pytest.param("ws", lambda line, asked: None, id="none"),
+        pytest.param("wss", lambda line, asked: None, id="none to TLS"),
+        pytest.param("ws", lambda line, asked: line.shutdown(socket.SHUT_RDWR), id="broken off"),
+        pytest.param("ws", lambda line, asked: line.sendall(b"220 mail.example ESMTP\r\n\r\n"), id="no HTTP"),
+        pytest.param("ws", lambda line, asked: line.sendall(b"HTTP/1.1 401 No\r\n\r\n"), id="a refusal"),
     ],
 )
 def test_it_hears_again_after_one_who_does_not_take_websockets(
@@ -241,6 +244,7 @@ def test_it_hears_again_after_one_who_does_not_take_websockets(
     far: Remote,
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
     answer: Callable[[socket.socket, bytes], None],
 ) -> None:
     asked = []
@@ -249,7 +253,7 @@ def test_it_hears_again_after_one_who_does_not_take_websockets(
         asked.append(said)
         answer(line, said)
 
-    with standing_in(app, take), monkeypatch.context() as patch:
+    with standing_in(app, take, scheme), monkeypatch.context() as patch:
         patch.setattr(icure, "CONNECT_SECONDS", 0.2)
         made = esmith.created(hook(receiver, **FULL))
         until(app, lambda: status_of(esmith, made) == ("error", icure.NOT_HEARD))

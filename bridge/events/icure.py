@@ -10,6 +10,7 @@ once what was modified since the one before, on behalf of all Subscriptions of t
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -128,6 +129,26 @@ class Heard:
         return found, found[-1].number if found else number
 
 
+class _Encrypted(ssl.SSLSocket):
+    """A line that is closed when it cannot be connected."""
+
+    def connect(self, address: Any) -> None:
+        with ExitStack() as failed:
+            failed.callback(self.close)
+            super().connect(address)
+            failed.pop_all()
+
+
+class _Tls:
+    """Encrypts a connection; who does not answer is not waited for. It stands for the client's `SSLContext`."""
+
+    def wrap_socket(self, line: socket.socket, server_hostname: str) -> ssl.SSLSocket:
+        line.settimeout(CONNECT_SECONDS)
+        context = ssl.create_default_context()
+        context.sslsocket_class = _Encrypted
+        return context.wrap_socket(line, server_hostname=server_hostname)
+
+
 class Connection(Client):  # type: ignore[misc]
     """A websocket to a server that may be none, and that may not answer. Raises `OSError` then."""
 
@@ -217,6 +238,7 @@ class Icure:
         connection = Connection.connect(
             self._url,
             headers={"Authorization": f"Bearer {caller.client.token}"},
+            ssl_context=_Tls(),
             thread_class=partial(threading.Thread, daemon=True),
         )
         try:
