@@ -883,6 +883,28 @@ def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(
         assert cut.wait(120)
 
 
+def test_a_round_for_which_there_was_no_thread_begins_later(
+    app: Any, esmith: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError
+
+    esmith.created(hook(receiver))
+    esmith.created(observation())
+    following = app.extensions["following"]
+    following.look()
+    (one,) = following.due()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for _ in range(follow.MOST_ROUNDS + 1):
+            with pytest.raises(RuntimeError):
+                following._begin(one)
+    assert following.due() == [one]
+    following._begin(one)
+    eventually(lambda: len(receiver.told) == 1)
+    eventually(lambda: not one.running)
+
+
 def test_what_comes_after_an_informational_answer_tells_nothing_of_the_next_notification(
     config: Config,
 ) -> None:

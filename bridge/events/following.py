@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from urllib.parse import parse_qsl
@@ -140,7 +140,11 @@ class Following:
                 one.running = False
                 self._rounds.release()
 
-        threading.Thread(target=run, name="notifications", daemon=True).start()
+        with ExitStack() as failed:  # there may be no room for one more thread
+            failed.callback(self._rounds.release)
+            failed.callback(setattr, one, "running", False)
+            threading.Thread(target=run, name="notifications", daemon=True).start()
+            failed.pop_all()
 
     def look(self) -> None:
         """Takes over the Subscriptions of owners whom nobody follows, and lets go of those that are gone."""
