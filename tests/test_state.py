@@ -271,6 +271,25 @@ BRIEF = 7.0
 """Seconds of a lease that ends in the time of a test, but not while its process stands still for some seconds."""
 
 
+def test_a_hold_whose_file_cannot_be_removed_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that can only be read for a while."""
+
+    def refused(path: Path, **options: Any) -> None:
+        raise PermissionError
+
+    state = opened(str(tmp_path))
+    held = state.hold("kind", "name")
+    assert held
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        held.release()
+    again = state.hold("kind", "name")
+    assert again
+    again.release()
+
+
 def test_a_hold_that_was_taken_away_is_lost(place: str) -> None:
     state = opened(place, lease_seconds=BRIEF)
     lost = state.hold("kind", "name")

@@ -153,7 +153,8 @@ class Flock:
         """Lets others have it; a second time does nothing."""
         fd, self._fd = self._fd, -1
         if _is_at(fd, self._path):
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be removed is no lock without its descriptor
+                self._path.unlink(missing_ok=True)
         if fd >= 0:
             os.close(fd)
 
