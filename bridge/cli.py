@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from bridge.config import Config, ConfigError, read_config
+from bridge.config import Config, ConfigError, read_config, web_url
 from bridge.crypto.manifest import ManifestError
 from bridge.errors import BridgeError
 
@@ -269,13 +270,19 @@ def import_(
     """
     from bridge import importing
 
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise click.UsageError("--url must be like http://127.0.0.1:8080.")
+    try:
+        url = web_url(url)
+    except ValueError as e:
+        raise click.UsageError(f"--url {e}. It is like http://127.0.0.1:8080.") from e
+    held = [path for path in paths if path == "-"][:1]
+    held += [file.name for file in (key_file, password_file) if file is not None and file.name == "<stdin>"]
+    if len(held) > 1:
+        raise click.UsageError("Standard input can be one of PATH, --key and --password-file.")
     try:
         files = importing.sources(paths)
     except OSError as e:
         raise click.UsageError(f"{e}.") from e
-    who, key = _credentials(login, password_file, key_file, data_owner)
+    who, key = _credentials(login, password_file, key_file, data_owner, asking="-" not in paths)
     progress = importing.Progress()
     if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"):
         progress.say("warning: --url is not https: password, key and resources travel in clear")
@@ -292,9 +299,17 @@ def import_(
 
 
 def _credentials(
-    login: str | None, password_file: TextIO | None, key_file: TextIO | None, data_owner: str | None
+    login: str | None,
+    password_file: TextIO | None,
+    key_file: TextIO | None,
+    data_owner: str | None,
+    *,
+    asking: bool,
 ) -> tuple[Login, Key | None]:
-    """Returns who imports and with which key: from the options, else the key file, else the user."""
+    """Returns who imports and with which key: from the options, else the key file, else the user.
+
+    Where standard input holds what is imported (not `asking`), nobody is asked there.
+    """
     from bridge.importing import Key, Login, read_keys
 
     told: dict[str, str] = {}
@@ -305,15 +320,29 @@ def _credentials(
                 "--key has no key for this login." if not keys else "--key has several: say --login."
             )
         (told,) = keys
-    login = login or told.get("login") or click.prompt("Login", err=True)
+    login = login or told.get("login")
+    if not login and not asking:
+        raise click.UsageError("--login must say who imports: standard input holds what is imported.")
+    login = login or click.prompt("Login", err=True)
     if password_file is not None:
         password = _text(password_file).rstrip("\r\n")
     else:
+        if "password" not in told and not asking and not _has_terminal():
+            raise click.UsageError("--password-file is needed: standard input holds what is imported.")
         password = told.get("password") or click.prompt("Password", hide_input=True, err=True)
     owner = data_owner or told.get("dataOwnerId")
     if told and owner is None:
         raise click.UsageError("--data-owner must say whose key this is.")
     return Login(login, password), Key(owner, told["privateKey"]) if told and owner else None
+
+
+def _has_terminal() -> bool:
+    """Whether a password can be asked for beside standard input."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _text(file: TextIO) -> str:

@@ -20,10 +20,11 @@ class ConfigError(Exception):
     """A setting has a value that cannot be used; the text names the setting."""
 
 
-def _url(text: str) -> str:
+def web_url(text: str) -> str:
+    """Returns the address of a server, without a slash at its end. Raises `ValueError` for what is none."""
     try:
         parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        good = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and (parts.port or 1)
     except ValueError:
         good = False
     if not good or parts.query or parts.fragment or not text.isprintable() or " " in text:
@@ -33,8 +34,13 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _is_host(text: str) -> bool:
+    """Whether a name can be asked for: none of its labels is empty or too long. Raises `ValueError` otherwise."""
+    return bool(text.encode("idna"))
+
+
 def _icure_url(text: str) -> str:
-    url = _url(text)
+    url = web_url(text)
     if url.endswith("/rest/v2"):
         raise ValueError("must be given without /rest/v2")
     return url
@@ -176,6 +182,7 @@ def _smtp_server(text: str) -> SmtpServer:
         good = (
             parts.scheme in SMTP_PORTS
             and re.fullmatch(r"[\w.\-]{1,253}|[0-9a-f.]*:[0-9a-f:.]*", parts.hostname or "", re.ASCII)
+            and _is_host(parts.hostname or "")
             and parts.port != 0
             and parts.path in ("", "/")
             and not parts.fragment
@@ -240,7 +247,7 @@ class Config:
         "BRIDGE_STATE_URL", "", _state_url, "Redis for the state of several hosts", is_secret=True
     )
     secret_file: Path | None = _setting("BRIDGE_SECRET_FILE", None, _secret, "deployment secret")
-    public_url: str = _setting("BRIDGE_PUBLIC_URL", "", _url, "base of Location, next links, fullUrl")
+    public_url: str = _setting("BRIDGE_PUBLIC_URL", "", web_url, "base of Location, next links, fullUrl")
     trusted_proxies: tuple[str, ...] = _setting(
         "BRIDGE_TRUSTED_PROXIES", (), _proxies, "whose X-Forwarded-* count"
     )
@@ -285,7 +292,7 @@ class Config:
         "BRIDGE_SMTP_URL", None, _smtp_server, "mail server for invitations", is_secret=True
     )
     smtp_sender: str = _setting("BRIDGE_SMTP_SENDER", "", _sender, "who sends invitations")
-    invitation_url: str = _setting("BRIDGE_INVITATION_URL", "", _url, "where invited patients log in")
+    invitation_url: str = _setting("BRIDGE_INVITATION_URL", "", web_url, "where invited patients log in")
 
     @property
     def embedded(self) -> bool:

@@ -121,6 +121,7 @@ WRONG = [
             ),
             *("smtp://x#a", "smtp://u@x", "smtp://x?starttls=maybe", "smtp://x?timeout=1", "smtp://é"),
             *("smtp://u:p@x?starttls=no", "smtps://x?ca_certs=/nowhere/at/all", "smtp://u:p/w@x"),
+            *("smtp://a..b", f"smtp://{'a' * 64}"),
         )
     ),
     *(("BRIDGE_ACCESS_LOG", text) for text in ("yes", "1", "true", "ON")),
@@ -128,7 +129,15 @@ WRONG = [
     *(("BRIDGE_INVITATION_URL", text) for text in ("app.x.org", "ftp://x")),
     *(
         ("ICURE_URL", text)
-        for text in ("icure.cloud", "ftp://x", "https://", "https://u:p@x", "http://[", "http://x:9x")
+        for text in (
+            "icure.cloud",
+            "ftp://x",
+            "https://",
+            "https://u:p@x",
+            "http://[",
+            "http://x:9x",
+            "http://a..b",
+        )
     ),
     *(
         ("ICURE_URL", text)

@@ -27,13 +27,15 @@ from rich.console import Console
 
 from bridge import demo, wire
 from bridge.cli import main
-from bridge.errors import Invalid
+from bridge.errors import Invalid, Issue, outcome
+from bridge.importing.answers import place
 from bridge.importing.contents import Skipped, Unit, contents, references, with_references
 from bridge.importing.ledger import Ledger
 from bridge.importing.packing import pack
 from bridge.importing.progress import Progress
 from bridge.importing.reading import Source, documents, sources
 from bridge.importing.remote import CannotImport
+from bridge.importing.report import Report
 from bridge.importing.spool import DONE, Spool
 from mappings.values import Number
 from tests.canaries import Canaries
@@ -136,6 +138,25 @@ def test_a_path_that_names_nothing_is_refused(tmp_path: Path, path: str) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=re.escape(path)):
         sources([str(tmp_path / path)])
+
+
+def test_a_file_is_told_of_whatever_its_name(tmp_path: Path) -> None:
+    report = Report(tmp_path / "report")
+    report.tell(place(os.fsdecode(b"\xff.json")), "not sent", outcome([Issue("invalid", "This is none.")]))
+    report.close(1)
+    assert reported(tmp_path / "report")["outcomes"][0]["file"] == "\\xff.json"
+    assert report.failures == ["\\xff.json: not sent: This is none."]
+
+
+@pytest.mark.parametrize("search", ["match", ["match"], 1, True, {"mode": ["outcome"]}])
+def test_what_is_odd_beside_a_resource_is_let_be(search: Any) -> None:
+    found = {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "entry": [{"resource": patient(), "search": search}],
+    }
+    (unit,) = held(found)
+    assert isinstance(unit, Unit)
 
 
 def held(document: Json) -> list[Unit | Skipped]:
@@ -947,6 +968,10 @@ USAGE = {
     "no path": [],
     "a path that names nothing": ["nothing.json"],
     "a url that is none": ["--url", "bridge", "."],
+    "a url of half an address": ["--url", "http://[::1", "."],
+    "a url of an empty label": ["--url", "http://a..b", "."],
+    "standard input without a login": ["-"],
+    "standard input twice": ["--password-file", "-", "-"],
     "a batch of nothing": ["--batch", "0", "."],
     "a key file that is not there": ["--key", "nothing", "."],
 }
@@ -955,6 +980,16 @@ USAGE = {
 @pytest.mark.parametrize("given", USAGE.values(), ids=USAGE)
 def test_a_wrong_use_ends_with_2(given: list[str]) -> None:
     assert CliRunner().invoke(main, ["import", *given], input="").exit_code == 2
+
+
+def test_nobody_is_asked_where_the_input_stands() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "bridge.cli", "import", "--login", "esmith", "-"],
+        input=wire.dump(patient()),
+        capture_output=True,
+        start_new_session=True,
+    )
+    assert (process.returncode, b"--password-file is needed" in process.stderr) == (2, True), process.stderr
 
 
 def test_a_key_file_of_several_accounts_wants_a_login(server: Server, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,8 @@ _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\](\.resource)?")
 
 def place(file: str, line: int | None = None, entry: int | None = None) -> dict[str, Any]:
     """Returns where in the input something stands."""
-    told = {"file": file, "line": line, "entry": entry}
+    name = os.fsencode(file).decode(errors="backslashreplace")
+    told = {"file": name, "line": line, "entry": entry}
     return {name: value for name, value in told.items() if value is not None}
 
 

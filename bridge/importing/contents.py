@@ -123,8 +123,9 @@ def _type_of(entry: dict[str, Any]) -> str:
 def _apart(text: bytes, supported: Container[str]) -> Iterator[Unit | Skipped]:
     """Yields the resources of a Bundle that asks for nothing."""
     for index, entry in enumerate(wire.parse(text).get("entry", [])):
-        resource = entry.get("resource")
-        if not isinstance(resource, dict) or (entry.get("search") or {}).get("mode") == "outcome":
+        resource, search = entry.get("resource"), entry.get("search")
+        told = isinstance(search, dict) and search.get("mode") == "outcome"
+        if not isinstance(resource, dict) or told:
             continue
         kind = resource.get("resourceType")
         if not isinstance(kind, str) or not _NAME.fullmatch(kind):
