@@ -34,7 +34,8 @@ from bridge.importing.ledger import Ledger
 from bridge.importing.packing import pack
 from bridge.importing.progress import Progress
 from bridge.importing.reading import Source, documents, sources
-from bridge.importing.remote import CannotImport
+from bridge.importing.remote import CannotImport, Login
+from bridge.importing.remote import Remote as Target
 from bridge.importing.report import Report
 from bridge.importing.spool import DONE, Spool
 from mappings.values import Number
@@ -893,6 +894,34 @@ def test_a_bridge_whose_workers_are_killed_takes_each_once(
             _, said = process.communicate(timeout=300)
             assert process.returncode == 0, said
         assert_each_once(remote, data_dir, before)
+
+
+def test_an_import_that_waits_for_a_silent_server_ends_when_interrupted_twice(
+    server: Server, tmp_path: Path
+) -> None:
+    file, silence = ndjson(tmp_path / "a.ndjson", [patient() for _ in range(9)]), threading.Event()
+
+    def silent(nth: int) -> str:
+        silence.wait()
+        return "lost on its way"
+
+    with between(server, silent) as proxy:
+        try:
+            with importing(server, "--batch", "1", "--jobs", "2", file, url=proxy.url) as process:
+                eventually(lambda: proxy.posts or process.poll() is not None)
+                process.send_signal(signal.SIGINT)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(1)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(30) == 128 + signal.SIGINT
+        finally:
+            silence.set()
+
+
+def test_what_is_queued_when_the_import_is_stopped_is_not_sent() -> None:
+    remote = Target("http://127.0.0.1:1", Login("esmith", "password"), 1)
+    remote.stop()
+    assert remote.post(b"{}", "key") is None
 
 
 def test_a_wrong_login_is_said_in_words(server: Server, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Remote:
         return self._login.name
 
     def stop(self) -> None:
-        """Makes those who wait before they try again give up."""
+        """Makes those who wait before they try again give up, and sends nothing more."""
         self._stopping.set()
 
     def supported(self) -> frozenset[str]:
@@ -121,8 +121,13 @@ class Remote:
             raise CannotImport(f"{self.url} cannot be reached. Is the bridge running there? See --url.")
         return answer
 
-    def post(self, bundle: bytes, key: str) -> Answer:
-        """Returns the final answer to a Bundle; one that tells to come again only when patience ended."""
+    def post(self, bundle: bytes, key: str) -> Answer | None:
+        """Returns the final answer to a Bundle; one that tells to come again only when patience ended.
+
+        None when it was not sent: others were stopped before its turn.
+        """
+        if self._stopping.is_set():
+            return None
         pause, loaded = 0.5, False
         for left in reversed(range(self._tries)):
             answer = self._send("POST", FHIR, bundle, **{"Idempotency-Key": key})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,11 @@ def send(
     """Sends all that is open in the spool. Returns why it was left before the end, if it was."""
     sending = _Sending(spool, remote, files, report, progress, jobs, ledger)
     open_parts = spool.open_parts()
-    with _interruptible(sending.stop), progress.sending(open_parts), ThreadPoolExecutor(jobs) as pool:
+    with (
+        _interruptible(sending.stop, progress),
+        progress.sending(open_parts),
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         for batches in spool.batches():
             sending.side_by_side(pool, batches)
     for kind, many in spool.unsent():
@@ -54,12 +59,21 @@ def send(
 
 
 @contextmanager
-def _interruptible(stop: Callable[[str], None]) -> Iterator[None]:
-    """Calls `stop` when the user interrupts, in place of breaking off in the middle of a step; again breaks off."""
+def _interruptible(stop: Callable[[str], None], progress: Progress) -> Iterator[None]:
+    """Calls `stop` when the user interrupts, in place of breaking off in the middle of a step; again breaks off.
+
+    Fact: Python waits at its end for every thread, and so for answers that may be long in coming.
+    """
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, again)
         stop("Interrupted.")
+
+    def again(number: int, frame: FrameType | None) -> None:
+        try:
+            progress.console.show_cursor()
+        finally:
+            os._exit(128 + number)
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:
@@ -85,7 +99,7 @@ class _Sending:
         """Sends batches of which none refers to another."""
         todo = iter(batches)
         left: deque[list[Stored]] = deque()
-        flying: dict[Future[Answer], Request] = {}
+        flying: dict[Future[Answer | None], Request] = {}
         while not self.stopped:
             while len(flying) <= self.jobs and not self.stopped:
                 units = left.popleft() if left else self._units(todo)
@@ -104,7 +118,7 @@ class _Sending:
         self.stopped = self.stopped or why
         self.remote.stop()
 
-    def _land(self, flying: dict[Future[Answer], Request], left: deque[list[Stored]]) -> None:
+    def _land(self, flying: dict[Future[Answer | None], Request], left: deque[list[Stored]]) -> None:
         landed, _ = wait(flying, return_when=FIRST_COMPLETED)
         for future in landed:
             if rest := self._landed(flying.pop(future), future.result()):
@@ -139,8 +153,12 @@ class _Sending:
             self.ledger.send(request.key, (unit.name for unit in units))
         return request
 
-    def _landed(self, request: Request, answer: Answer) -> list[Stored]:
+    def _landed(self, request: Request, answer: Answer | None) -> list[Stored]:
         """Notes what the server said; returns what may be sent without those that it refused."""
+        if answer is None:
+            if self.ledger:
+                self.ledger.refused(request.key)
+            return []
         parts = [(unit, at) for unit in request.units for at in range(len(unit.parts))]
         entries = answer.body.get("entry")
         if answer.status == 200 and isinstance(entries, list) and len(entries) == len(parts):
