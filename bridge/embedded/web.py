@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from flask import Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from bridge.embedded.auth import Authentication
 from bridge.embedded.documents import Documents, Revisions
@@ -40,7 +41,13 @@ def authentication() -> Authentication:
 def body() -> Any:
     """Returns the JSON of the request; raises `BadRequest`."""
     try:
-        return orjson.loads(request.get_data(cache=False))
+        sent = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as e:  # whoever serves this fails in its own way on chunks that are none
+        raise BadRequest("the body cannot be read") from e
+    try:
+        return orjson.loads(sent)
     except orjson.JSONDecodeError:
         raise BadRequest("the body is not JSON") from None
 

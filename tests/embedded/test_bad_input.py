@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,6 +37,24 @@ BODIES = (
 @pytest.mark.parametrize("path", BODIES)
 def test_what_is_not_json_is_refused(root, path, content):
     refused(root.send(path, content), 400)
+
+
+class BrokenChunks(BytesIO):
+    """A body in chunks of which the next is none: what a server of WSGI makes of it."""
+
+    def read(self, size=-1):
+        raise EOFError("neither OSError nor ValueError, of which werkzeug thinks")
+
+    readinto = readinto1 = read1 = read
+
+
+def test_a_body_in_chunks_that_are_none_is_refused(app):
+    answer = app.test_client().post(
+        "/rest/v2/auth/login",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input": BrokenChunks(), "wsgi.input_terminated": True},
+    )
+    assert (answer.status_code, answer.json) == (400, {"message": "the body cannot be read"})
 
 
 @pytest.mark.parametrize(
