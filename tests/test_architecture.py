@@ -180,6 +180,7 @@ def test_every_foreign_library_is_a_dependency() -> None:
         "werkzeug": "flask",
         "urllib3": "requests",
         "jsonpointer": "jsonpatch",
+        "wsproto": "simple-websocket",
         "pydantic": "fhir.resources",
         "fhir_core": "fhir.resources",
     }
