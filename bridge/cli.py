@@ -111,7 +111,8 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
     from bridge import demo as environment
 
     config = _config(data_dir)
-    accounts = environment.accounts(config.data_dir)
+    with _said_in_words(config):
+        accounts = environment.accounts(config.data_dir)
     if not accounts:
         raise click.ClickException(
             f"There are no demo accounts in {config.data_dir}. Start the bridge first: make run"

@@ -41,11 +41,17 @@ Account = dict[str, str]
 
 
 def accounts(data_dir: Path) -> list[Account]:
-    """Returns the demo accounts of a data dir; none when it has no demo environment."""
+    """Returns the demo accounts of a data dir; none when it has no demo environment.
+
+    Raises `OSError` when the file does not hold them.
+    """
     file = data_dir / FILE
     if not file.exists():
         return []
-    return cast("list[Account]", json.loads(file.read_text())["accounts"])
+    try:
+        return cast("list[Account]", json.loads(file.read_text())["accounts"])
+    except (ValueError, LookupError, TypeError) as e:
+        raise OSError(None, "Not as it was written", str(file)) from e
 
 
 def new_account(name: str, password: str, data_owner_id: str) -> Account:

@@ -421,3 +421,11 @@ def test_a_signal_ends_the_service_in_peace(data_dir: Path, number: signal.Signa
         assert "Traceback" not in running.log.read_text()
         with pytest.raises(ProcessLookupError):
             os.killpg(running.process.pid, 0)
+
+
+@pytest.mark.parametrize("held", [b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize("command", [["demo"], ["serve", "--port", str(free_port())]])
+def test_broken_demo_accounts_are_said_in_words(tmp_path: Path, command: list[str], held: bytes) -> None:
+    (tmp_path / "demo-accounts.json").write_bytes(held)
+    result = CliRunner().invoke(main, [*command, "--data-dir", str(tmp_path)])
+    assert (result.exit_code, "Not as it was written" in result.output) == (1, True), result.output
