@@ -7,8 +7,10 @@ Afterwards the store is looked into. What is written says in clear which entry i
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from requests.adapters import BaseAdapter
 from bridge import auth, demo
 from bridge.app import EMBEDDED_URL, create_app
 from bridge.config import Config
-from bridge.journal import Journal, applying, recovery, sweep, undoing
+from bridge.journal import Entry, Journal, applying, recovery, sweep, undoing
 from bridge.upstream import REPEATS
 from tests.helpers import READING, Caller, stored
 
@@ -384,9 +386,8 @@ def test_where_purging_is_refused_what_was_written_is_deleted(world: World) -> N
         assert world.caller.found(f"Observation?code=mark|{world.mark(at)}") == []
 
 
-def test_what_arrives_after_it_was_undone_is_undone_too(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def late_entry(world: World, monkeypatch: pytest.MonkeyPatch) -> Entry:
     """The connection breaks, the transaction is undone, and only then iCure does what it was asked."""
     for module in (applying, recovery):
         monkeypatch.setattr(module, "late_seconds", lambda config: 600)
@@ -405,8 +406,25 @@ def test_what_arrives_after_it_was_undone_is_undone_too(
     assert world.written() != NOTHING
     entry.due = 0
     world.journal.keep(entry)
+    return entry
+
+
+def test_what_arrives_after_it_was_undone_is_undone_too(world: World, late_entry: Entry) -> None:
     sweep(world.app.extensions["bridge"])
     assert (world.written(), world.journal.open_names()) == (NOTHING, [])
+
+
+def test_a_step_that_makes_no_sense_is_left_and_holds_nothing_else_up(
+    world: World, late_entry: Entry
+) -> None:
+    strange = [replace(step, id=7) for step in late_entry.steps[:1]]
+    for steps in [strange] * 4 + [[*strange, *late_entry.steps, *strange]]:
+        world.journal.keep(replace(late_entry, name=str(uuid.uuid4()), steps=steps))
+    world.journal.drop(late_entry)
+    sweep(world.app.extensions["bridge"])
+    assert world.written() == NOTHING
+    left = [entry.steps for entry in world.journal.open_entries()]
+    assert sorted(left, key=len) == [*4 * [strange], 2 * strange]
 
 
 def test_what_someone_else_wrote_meanwhile_is_left_and_named(world: World) -> None:

@@ -485,6 +485,14 @@ def test_threads_that_start_at_once_agree_on_one_secret(tmp_path: Path) -> None:
     assert len(made) == 1
 
 
+def test_a_secret_that_was_cut_off_is_none(tmp_path: Path) -> None:
+    made = deployment_secret(tmp_path, None)
+    for cut in (b"", made[:-1]):
+        (tmp_path / "secret").write_bytes(cut)
+        with pytest.raises(StateUnavailable, match="cut off"):
+            deployment_secret(tmp_path, None)
+
+
 def test_a_given_secret_is_taken_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "given"
     file.write_bytes(b"any bytes\n")

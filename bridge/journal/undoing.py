@@ -58,7 +58,7 @@ def undo(
             in_vain = 0
         except Conflict:
             left.append(Left(step, overtaken=True))
-        except BridgeError as e:
+        except (BridgeError, LookupError, TypeError, ValueError) as e:  # a document may be of an odd shape
             left.append(Left(step, overtaken=False))
             in_vain = in_vain + 1 if isinstance(e, UpstreamFailed | UpstreamTimeout | Throttled) else 0
     return left

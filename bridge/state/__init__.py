@@ -28,6 +28,7 @@ from bridge.state.sqlite import Sqlite
 __all__ = ["Backend", "Change", "Hold", "Sqlite", "State", "deployment_secret", "known_members"]
 
 LOCK_SECONDS = 30
+SECRET_BYTES = 32
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.02
 
 
@@ -131,7 +132,10 @@ def known_members(kind: Any, members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deployment_secret(folder: Path, file: Path | None) -> bytes:
-    """Returns the secret of `file`, else that of the data dir, made on first use with mode 0600."""
+    """Returns the secret of `file`, else that of the data dir, made on first use with mode 0600.
+
+    Raises `StateUnavailable` for one that was cut off.
+    """
     if file is not None:
         return file.read_bytes()
     path = folder / "secret"
@@ -139,11 +143,19 @@ def deployment_secret(folder: Path, file: Path | None) -> bytes:
     draft = folder / f"secret.{os.getpid()}.{threading.get_ident()}"
     if not path.exists():
         draft.touch(mode=0o600)
-        draft.write_bytes(secrets.token_bytes(32))
+        with draft.open("wb") as opened:
+            opened.write(secrets.token_bytes(SECRET_BYTES))
+            opened.flush()
+            os.fsync(opened.fileno())
         try:
             os.link(draft, path)  # one of several workers wins, whole or not at all
         except FileExistsError:
             pass
         finally:
             draft.unlink()
-    return path.read_bytes()
+    secret = path.read_bytes()
+    if len(secret) < SECRET_BYTES:
+        raise StateUnavailable(
+            f"{path} is cut off. Put it back from a copy; without it keys, Subscriptions and open transactions are lost."
+        )
+    return secret
