@@ -156,6 +156,6 @@ def deployment_secret(folder: Path, file: Path | None) -> bytes:
     secret = path.read_bytes()
     if len(secret) < SECRET_BYTES:
         raise StateUnavailable(
-            f"{path} is cut off. Put it back from a copy; without it keys, Subscriptions and open transactions are lost."
+            f"{path} is cut off. Put it back from a copy: keys, Subscriptions and open transactions need it."
         )
     return secret
