@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from urllib.parse import parse_qsl
@@ -128,6 +128,10 @@ class Following:
             return
         one.running = True
 
+        def over() -> None:
+            one.running = False
+            self._rounds.release()
+
         def run() -> None:
             try:
                 self.round(one)
@@ -137,14 +141,13 @@ class Following:
                 with suppress(BridgeError):
                     self._put_off(one, UNEXPECTED, WAIT_SECONDS)
             finally:
-                one.running = False
-                self._rounds.release()
+                over()
 
-        with ExitStack() as failed:  # there may be no room for one more thread
-            failed.callback(self._rounds.release)
-            failed.callback(setattr, one, "running", False)
+        try:
             threading.Thread(target=run, name="notifications", daemon=True).start()
-            failed.pop_all()
+        except BaseException:  # there may be no room for one more thread
+            over()
+            raise
 
     def look(self) -> None:
         """Takes over the Subscriptions of owners whom nobody follows, and lets go of those that are gone."""

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,14 +129,21 @@ class Heard:
         return found, found[-1].number if found else number
 
 
+@contextmanager
+def _closed_on_failure(line: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        line.close()
+        raise
+
+
 class _Encrypted(ssl.SSLSocket):
     """A line that is closed when it cannot be connected."""
 
     def connect(self, address: Any) -> None:
-        with ExitStack() as failed:
-            failed.callback(self.close)
+        with _closed_on_failure(self):
             super().connect(address)
-            failed.pop_all()
 
 
 class _Tls:
@@ -156,13 +163,11 @@ class Connection(Client):  # type: ignore[misc]
         """Asks for the websocket, and waits for the answer."""
         # Facts: the client waits for ever for an answer, and leaves its socket open when it gets none or a bad one.
         self.sock.settimeout(CONNECT_SECONDS)
-        with ExitStack() as failed:
-            failed.callback(self.sock.close)
+        with _closed_on_failure(self.sock):
             try:
                 super().handshake()
             except ProtocolError as e:
                 raise OSError from e
-            failed.pop_all()
         self.sock.settimeout(None)
 
     def end(self) -> None:
